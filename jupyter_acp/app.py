@@ -1,0 +1,127 @@
+"""The Jupyter Server extension: traits -> object graph -> handlers. The only file that knows everybody."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyter_core.paths import jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
+from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Bool, Dict, Float, Int, Unicode
+
+from . import __version__
+from .agentspec import Catalogue
+from .coordinator import Coordinator, Settings
+from .events import JsonObject
+from .handlers import handlers
+from .handlers.base import ProjectAccess
+from .projects.local import LocalProjects
+from .session import Limits
+from .store import Store
+
+_CONTENTS_EVENTS = "https://events.jupyter.org/jupyter_server/contents_service/v1"
+
+
+class AcpExtension(ExtensionApp):
+    """Coding agents that speak the Agent Client Protocol, for this Jupyter Server."""
+
+    name = "jupyter_acp"
+    version = __version__
+    load_other_extensions = True
+
+    agents: Any = Dict(
+        help="Agents beside the bundled ones: {id: {name, command: [argv...], env, placement, access, description}}."
+    ).tag(config=True)
+    default_agent: Any = Unicode(help="Id of the agent of a new chat; empty: the first that is installed.").tag(
+        config=True
+    )
+    database: Any = Unicode(help="The coordinator's SQLite file; empty: acp/coordinator.db in Jupyter's data dir.").tag(
+        config=True
+    )
+    runtime_dir: Any = Unicode(help="Folder of the runners' sockets; empty: acp in Jupyter's runtime dir.").tag(
+        config=True
+    )
+    queue_limit: Any = Int(100, help="Prompts that may wait in one session.").tag(config=True)
+    permission_timeout: Any = Float(8 * 3600.0, help="Seconds until an unanswered question is cancelled.").tag(
+        config=True
+    )
+    cancel_grace: Any = Float(5.0, help="Seconds after Stop until the turn's commands are killed.").tag(config=True)
+    kill_grace: Any = Float(5.0, help="Seconds after that until the agent is killed.").tag(config=True)
+    terminal_bytes: Any = Int(1 << 20, help="Bytes kept of the output of a delegated command.").tag(config=True)
+    end_turns_on_stop: Any = Bool(False, help="End running turns when the server stops, instead of leaving them.").tag(
+        config=True
+    )
+
+    def initialize_settings(self) -> None:
+        """Build the object graph."""
+        if sys.platform == "win32":
+            raise OSError("jupyter_acp needs Linux or macOS; on Windows run Jupyter inside WSL")
+        assert self.serverapp is not None
+        root = Path(self.serverapp.root_dir)
+        projects = LocalProjects(root)
+        data = Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
+        runtime = Path(self.runtime_dir) if self.runtime_dir else Path(jupyter_runtime_dir()) / "acp"
+        catalogue = Catalogue.load(
+            directories=[Path(folder) / "acp_agents.d" for folder in jupyter_config_path()],
+            configured=dict(self.agents),
+            default=self.default_agent or None,
+        )
+        for problem in catalogue.problems:
+            self.log.warning("agent catalogue: %s", problem)
+        limits = Limits(
+            queue=self.queue_limit,
+            permission_timeout=self.permission_timeout,
+            cancel_grace=self.cancel_grace,
+            kill_grace=self.kill_grace,
+        )
+        settings = Settings(
+            runtime_dir=runtime, limits=limits, environment=os.environ.copy(), terminal_bytes=self.terminal_bytes
+        )
+        self.coordinator = Coordinator(
+            store=Store(data),
+            project=projects.projects()[0],
+            catalogue=catalogue,
+            settings=settings,
+            chat_manager=lambda: self.serverapp.web_app.settings.get("chat_manager") if self.serverapp else None,
+        )
+        self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
+        self.settings["acp_account"] = _account(self.serverapp.identity_provider)
+        self.serverapp.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
+
+    def initialize_handlers(self) -> None:
+        """Register the URL table."""
+        assert self.serverapp is not None
+        # Absolute patterns: ExtensionApp would put nothing before them either.
+        self.handlers.extend(handlers(self.serverapp.base_url, self.access))
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        await self.coordinator.start()
+
+    async def stop_extension(self) -> None:
+        """Let every session go."""
+        await self.coordinator.stop()
+
+    async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
+        if data.get("action") == "rename":
+            await self.coordinator.moved(str(data["source_path"]).strip("/"), str(data["path"]).strip("/"))
+        elif data.get("action") == "delete":
+            await self.coordinator.deleted(str(data["path"]).strip("/"))
+
+
+def _account(provider: Any) -> JsonObject | None:
+    """Where people log in by token or password they have no name: Jupyter makes up a new one for each login, and nobody
+    could edit their own message tomorrow. Then the person is the account that the server runs as."""
+    if type(provider) not in (IdentityProvider, PasswordIdentityProvider):
+        return None
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid-{os.getuid()}"
+    return {"username": name, "name": name, "display_name": name, "initials": name[:1].upper()}
+
+
+main = launch_new_instance = AcpExtension.launch_instance

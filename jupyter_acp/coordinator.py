@@ -1,0 +1,311 @@
+"""Sessions by id: opens them, finds them again after a restart, lets them go. The one coordinator of a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .agentspec import AgentSpec, Catalogue, environment
+from .chatfile import ChatFile
+from .delegation import Delegation
+from .events import JsonObject
+from .exceptions import BadRequest, Conflict, NotFound, Unavailable
+from .host import AgentHost, Launch
+from .inbox import Inbox
+from .kernel_exec.local import LocalExecutor
+from .projects.base import Project
+from .records import SessionRow
+from .session import Limits, Session
+from .sessionfile import SessionFile
+from .store import Store
+
+log = logging.getLogger(__name__)
+
+REOPEN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the configuration says."""
+
+    runtime_dir: Path
+    limits: Limits
+    environment: Mapping[str, str]
+    terminal_bytes: int = 1 << 20
+
+
+class Coordinator:
+    """Owns the sessions of one project folder.
+
+    Parameters
+    ----------
+    store
+        Opened by `start`, closed by `stop`.
+    chat_manager
+        Gives jupyterlab-chat's manager where that is loaded: it then writes the chats that it has open.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        project: Project,
+        catalogue: Catalogue,
+        settings: Settings,
+        chat_manager: Callable[[], object | None] = lambda: None,
+    ) -> None:
+        self.store = store
+        self.project = project
+        self.catalogue = catalogue
+        self._settings = settings
+        self._chat_manager = chat_manager
+        self._sessions: dict[str, Session] = {}
+        self._rows: dict[str, SessionRow] = {}
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Open the database and go on with every session that an earlier coordinator left at work."""
+        await self.store.open()
+        for row in await self.store.sessions(str(self.project.root)):
+            self._rows[row.id] = row
+        for row in list(self._rows.values()):
+            if row.runner is not None or await self.store.turns(row.id, unfinished=True):
+                try:
+                    await self.get(row.id)
+                except (NotFound, Unavailable) as exc:
+                    log.warning("session=%s was not recovered: %s", row.id, exc)
+
+    async def stop(self) -> None:
+        """Let every session go; running turns go on in their runners."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(session.detach() for session in self._sessions.values()), return_exceptions=True)
+        self._sessions.clear()
+        await self.store.close()
+
+    def summaries(self) -> list[JsonObject]:
+        """Every open session of the project, newest first."""
+        rows = sorted(self._rows.values(), key=lambda row: -row.created)
+        return [self._sessions[row.id].summary() if row.id in self._sessions else _at_rest(row) for row in rows]
+
+    async def get(self, session_id: str) -> Session:
+        """The session, read from the database where it is not in memory. NotFound, or Unavailable without its agent."""
+        if session := self._sessions.get(session_id):
+            return session
+        async with self._opening:
+            if session := self._sessions.get(session_id):
+                return session
+            row = self._rows.get(session_id)
+            if row is None or self._stopping:
+                raise NotFound(f"there is no session {session_id}", "unknown_session")
+            chat = await ChatFile.open(self.project.root, row.path, create=True, manager=self._chat_manager())
+            return await self._take(row, chat, recover=True)
+
+    async def open(
+        self,
+        path: str,
+        *,
+        agent: str | None = None,
+        access: str | None = None,
+        config: JsonObject | None = None,
+        parent: str | None = None,
+        preface: bool = False,
+    ) -> tuple[Session, bool]:
+        """The session of a chat and whether it is new; chat and session are made where they are missing.
+
+        `path` is relative to the project. BadRequest for a path that is no chat, NotFound for an unknown agent,
+        Conflict where the chat has a session with another agent that has spoken already.
+        """
+        path = path.strip("/")
+        if not path.endswith(".chat"):
+            raise BadRequest("the path of a chat ends in .chat", "not_a_chat")
+        async with self._opening:
+            row = next((r for r in self._rows.values() if r.path == path), None)
+            if row is not None and row.id in self._sessions:
+                found, is_new = self._sessions[row.id], False
+            else:
+                chat = await ChatFile.open(self.project.root, path, create=True, manager=self._chat_manager())
+                if row is None:
+                    row, is_new = await self._find(chat, path, agent, parent, preface)
+                else:
+                    is_new = False
+                found = self._sessions.get(row.id) or await self._take(row, chat, recover=not is_new)
+                if found.row.path != path:
+                    await found.moved(path)
+        if agent is not None and agent != found.row.agent:
+            raise Conflict(f"this chat talks with {found.row.agent}; use a new chat for {agent}", "other_agent")
+        if access:
+            found.set_access(access)
+        if is_new and not found.chat.read_only:
+            found.warm_up()
+        if config:
+            await found.configure(config)
+        self._rows[found.row.id] = found.row
+        return found, is_new
+
+    async def close(self, session_id: str) -> None:
+        """End a session for good; the chat file stays."""
+        session = await self.get(session_id)
+        await session.close()
+        self._sessions.pop(session_id, None)
+        self._rows.pop(session_id, None)
+
+    async def fork(self, session_id: str, path: str) -> Session:
+        """A new session with the conversation so far in a new chat; the old one is untouched."""
+        old = await self.get(session_id)
+        if any(row.path == path.strip("/") for row in self._rows.values()) or (self.project.root / path).exists():
+            raise Conflict(f"{path} exists already", "chat_exists")
+        await old.chat.save()
+        await old.chat.copy_to(path)
+        session, _ = await self.open(path, agent=old.row.agent, parent=old.row.id, preface=True)
+        return session
+
+    async def moved(self, source: str, target: str) -> None:
+        """A file or folder was renamed through Jupyter: the chats in it keep their sessions."""
+        for session_id, path in self._below(source):
+            session = await self.get(session_id)
+            await session.moved(target + path[len(source) :])
+            self._rows[session_id] = session.row
+
+    async def deleted(self, path: str) -> None:
+        """A file or folder was deleted through Jupyter: the sessions of its chats end."""
+        for session_id, _ in self._below(path):
+            await self.close(session_id)
+
+    def _below(self, path: str) -> list[tuple[str, str]]:
+        rows = [self._sessions[id].row if id in self._sessions else row for id, row in self._rows.items()]
+        return [(row.id, row.path) for row in rows if row.path == path or row.path.startswith(path + "/")]
+
+    async def _find(
+        self, chat: ChatFile, path: str, agent: str | None, parent: str | None, preface: bool
+    ) -> tuple[SessionRow, bool]:
+        """The session that an unknown chat belongs to: a moved one, one rebuilt from its file, or a new one."""
+        same = next((row for row in self._rows.values() if row.chat_id == chat.id), None)
+        if same is not None and not (self.project.root / same.path).exists():
+            return same, False
+        saved = await chat.load_session()
+        if same is not None or (saved is not None and saved.chat_id != chat.id):
+            # A copy: it is another conversation from here on.
+            await chat.new_identity()
+            saved = None
+        if saved is not None and saved.session not in self._rows:
+            spec = self.catalogue.get(saved.agent)
+            row = self._row(chat, path, spec, saved)
+        else:
+            spec = self.catalogue.get(agent or self.catalogue.default)
+            row = self._row(chat, path, spec, None)
+        if parent is not None or preface:
+            row = replace(row, parent=parent, preface=preface)
+        return row, True
+
+    def _row(self, chat: ChatFile, path: str, spec: AgentSpec, saved: SessionFile | None) -> SessionRow:
+        row = SessionRow(
+            id=uuid.uuid4().hex,
+            root=str(self.project.root),
+            project=self.project.id,
+            path=path,
+            chat_id=chat.id,
+            agent=spec.id,
+            cwd=str(self.project.root),
+            title=path.rsplit("/", 1)[-1].removesuffix(".chat"),
+            created=time.time(),
+        )
+        if saved is None:
+            return row
+        return replace(
+            row,
+            id=saved.session,
+            agent_session_id=saved.agent_session_id,
+            config=dict(saved.config),
+            parent=saved.parent,
+            created=saved.created,
+        )
+
+    async def _take(self, row: SessionRow, chat: ChatFile, *, recover: bool) -> Session:
+        spec = self.catalogue.get(row.agent)
+        session = Session(
+            row,
+            store=self.store,
+            chat=chat,
+            spec=spec,
+            last_seq=await self.store.last_seq(row.id),
+            position=await self.store.last_turn_position(row.id),
+            host=lambda inbox: self._host(spec, row, inbox),
+            delegation=self._delegation if spec.delegates else None,
+            limits=self._settings.limits,
+            broken=self._broken,
+        )
+        self._sessions[row.id] = session
+        self._rows[row.id] = row
+        if session.journal.last_seq == 0:
+            session.created()
+            await session.journal.commit(durable=True)
+        if recover:
+            await session.recover(await self.store.turns(row.id, unfinished=True))
+        else:
+            await session.open()
+        return session
+
+    def _host(self, spec: AgentSpec, row: SessionRow, inbox: Inbox) -> AgentHost:
+        def launch() -> Launch:
+            return Launch(
+                argv=tuple(spec.command),
+                env=environment(spec, self._settings.environment),
+                cwd=row.cwd,
+                delegated=spec.delegates,
+            )
+
+        return AgentHost(self._settings.runtime_dir, inbox, launch)
+
+    def _delegation(self, session: Session) -> Delegation:
+        executor = LocalExecutor(self.project.root)
+        return Delegation.for_session(
+            executor, session.journal, session.inbox, session.host, self._settings.terminal_bytes
+        )
+
+    def _broken(self, session: Session, error: BaseException) -> None:
+        """Drop a session that cannot be written, and open it again from what the disk has."""
+        self._sessions.pop(session.row.id, None)
+
+        async def reopen() -> None:
+            await session.detach()
+            while not self._stopping:
+                await asyncio.sleep(REOPEN_SECONDS)
+                try:
+                    rows = {row.id: row for row in await self.store.sessions(str(self.project.root))}
+                    if session.row.id in rows:
+                        self._rows[session.row.id] = rows[session.row.id]
+                        await self.get(session.row.id)
+                    return
+                except Exception as exc:  # whatever keeps the disk from answering: said, and tried again
+                    log.warning("session=%s cannot be opened again yet: %s", session.row.id, exc)
+
+        task = asyncio.create_task(reopen(), name=f"acp-reopen-{session.row.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _at_rest(row: SessionRow) -> JsonObject:
+    """The part of a summary that needs nothing opened."""
+    return {
+        "id": row.id,
+        "project": row.project,
+        "path": row.path,
+        "title": row.title,
+        "agent": row.agent,
+        "agent_session_id": row.agent_session_id,
+        "state": "idle",
+        "turns": [],
+        "permissions": [],
+        "created": row.created,
+        "parent": row.parent,
+    }

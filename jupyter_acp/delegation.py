@@ -1,0 +1,120 @@
+"""The client methods that an agent may call in the project: `fs/*` and `terminal/*` of ACP v1.
+
+Only agents whose catalogue entry says that they delegate get them; the others are answered -32601.
+https://agentclientprotocol.com/protocol/file-system · https://agentclientprotocol.com/protocol/terminals
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from .events import JsonObject, Kind
+from .exceptions import AgentError, ExecutorError, RequestError
+from .journal import Journal
+from .jsonrpc import RequestId
+from .kernel_exec.base import Executor
+from .kernel_exec.terminals import ClientTerminals
+
+log = logging.getLogger(__name__)
+
+METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL, NOT_FOUND, CANCELLED = -32601, -32602, -32603, -32002, -32800
+
+
+class Delegation:
+    """Carries out one session's delegated calls, each in a task of its own, and answers them.
+
+    `respond(id, result)` and `respond_error(id, code, message)` reach the agent.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        terminals: ClientTerminals,
+        journal: Journal,
+        *,
+        turn: Callable[[], str | None],
+        respond: Callable[[RequestId, object], Awaitable[None]],
+        respond_error: Callable[[RequestId, int, str], Awaitable[None]],
+    ) -> None:
+        self._executor = executor
+        self._terminals = terminals
+        self._journal = journal
+        self._turn = turn
+        self._respond = respond
+        self._respond_error = respond_error
+        self._tasks: dict[RequestId, asyncio.Task[None]] = {}
+
+    def start(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+        """Carry out one call; its answer follows."""
+        task = asyncio.create_task(self._run(request_id, method, params), name=f"acp-{method}")
+        self._tasks[request_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
+
+    def cancel(self, request_id: RequestId) -> bool:
+        """The agent no longer wants the answer: it is answered -32800."""
+        task = self._tasks.get(request_id)
+        return task is not None and task.cancel()
+
+    async def kill(self) -> None:
+        """End every command that still runs (Stop)."""
+        await self._terminals.kill_all()
+
+    async def close(self) -> None:
+        """End every call and every command."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._terminals.close()
+
+    async def _run(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+        code, message = INTERNAL, ""
+        try:
+            result = await self._call(method, params)
+        except asyncio.CancelledError:
+            code, message = CANCELLED, "cancelled"
+        except KeyError as exc:
+            code, message = INVALID_PARAMS, f"{method} needs {exc}"
+        except (TypeError, ValueError) as exc:
+            code, message = INVALID_PARAMS, f"{method}: {exc}"
+        except FileNotFoundError as exc:
+            code, message = NOT_FOUND, str(exc)
+        except (RequestError, ExecutorError, OSError) as exc:
+            message = str(exc)
+        except LookupError as exc:
+            code, message = METHOD_NOT_FOUND, str(exc)
+        else:
+            await _quietly(self._respond(request_id, result))
+            return
+        await _quietly(self._respond_error(request_id, code, message))
+
+    async def _call(self, method: str, params: JsonObject) -> object:
+        if method == "fs/read_text_file":
+            text = await self._executor.read_text_file(params["path"], params.get("line"), params.get("limit"))
+            return {"content": text}
+        if method == "fs/write_text_file":
+            path, content = params["path"], params["content"]
+            if not isinstance(content, str):
+                raise ValueError("content must be text")
+            await self._executor.write_text_file(path, content)
+            self._journal.append(Kind.FILE_CHANGED, {"path": path, "route": "delegated"}, turn=self._turn())
+            return {}
+        handler = {
+            "terminal/create": self._terminals.create,
+            "terminal/output": self._terminals.output,
+            "terminal/wait_for_exit": self._terminals.wait_for_exit,
+            "terminal/kill": self._terminals.kill,
+            "terminal/release": self._terminals.release,
+        }.get(method)
+        if handler is None:
+            raise LookupError(f"{method} is not supported by this client")
+        return await handler(params)
+
+
+async def _quietly(sending: Awaitable[None]) -> None:
+    """The agent may be gone by now; then nobody waits for this answer."""
+    with contextlib.suppress(AgentError):
+        await sending

@@ -1,0 +1,48 @@
+"""The URL table of the public interface, version 1 (DESIGN 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.utils import url_path_join
+
+from .base import ProjectAccess
+from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
+from .events import EventsHandler, SubscribeHandler
+from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
+from .sessions import ForkHandler, RestartAgentHandler, SessionHandler, SessionsHandler, StartOverHandler
+from .turns import ActivityHandler, InterruptHandler, PermissionHandler, SendNowHandler, TurnHandler, TurnsHandler
+
+PROJECT = r"/projects/(?P<project_id>[^/]+)"
+SESSION = PROJECT + r"/sessions/(?P<session_id>[^/]+)"
+TURN = SESSION + r"/turns/(?P<turn_id>[^/]+)"
+MESSAGE = SESSION + r"/messages/(?P<message_id>[^/]+)"
+
+ROUTES: list[tuple[str, type[Any]]] = [
+    (r"/?", RootHandler),
+    (r"/projects", ProjectsHandler),
+    (PROJECT, ProjectHandler),
+    (PROJECT + r"/agents", AgentsHandler),
+    (PROJECT + r"/sessions", SessionsHandler),
+    (SESSION, SessionHandler),
+    (SESSION + r"/turns", TurnsHandler),
+    (TURN, TurnHandler),
+    (TURN + r"/send-now", SendNowHandler),
+    (TURN + r"/activity", ActivityHandler),
+    (SESSION + r"/interrupt", InterruptHandler),
+    (SESSION + r"/permissions/(?P<question_id>[^/]+)", PermissionHandler),
+    (SESSION + r"/fork", ForkHandler),
+    (SESSION + r"/restart-agent", RestartAgentHandler),
+    (SESSION + r"/start-over", StartOverHandler),
+    (SESSION + r"/events", EventsHandler),
+    (SESSION + r"/events/subscribe", SubscribeHandler),
+    (SESSION + r"/messages", MessagesHandler),
+    (MESSAGE, MessageHandler),
+    (MESSAGE + r"/reactions/(?P<name>[^/]+)", ReactionHandler),
+    (SESSION + r"/export", ExportHandler),
+]
+
+
+def handlers(base_url: str, access: ProjectAccess) -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """The table for tornado, below `{base_url}api/acp`."""
+    return [(url_path_join(base_url, "api/acp") + pattern, handler, {"access": access}) for pattern, handler in ROUTES]

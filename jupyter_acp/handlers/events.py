@@ -1,0 +1,85 @@
+"""The log, read once or followed. Replay and live are the same read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
+from tornado import web
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from ..exceptions import AcpError, RequestError
+from ..projects.base import Role
+from .base import AUTH_RESOURCE, AcpHandler, ProjectAccess, route, username
+
+
+class EventsHandler(AcpHandler):
+    """GET …/events"""
+
+    @route
+    async def get(self, project_id: str, session_id: str) -> None:
+        coordinator = self.coordinator(project_id)
+        await coordinator.get(session_id)
+        after, limit = self.number("after", 0), self.number("limit", 1000, 1, 5000)
+        self.finish_events(await coordinator.store.read(session_id, after, limit))
+
+
+class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):  # type: ignore[misc]  # as jupyter_server's own sockets
+    """WS …/events/subscribe: JSON arrays of events, the backlog first."""
+
+    auth_resource = AUTH_RESOURCE
+
+    def initialize(self, access: ProjectAccess) -> None:
+        self.access = access
+        self._sending: asyncio.Task[None] | None = None
+
+    async def pre_get(self) -> None:
+        if self.current_user is None:
+            raise web.HTTPError(403)
+        if not await _ensure(self.authorizer.is_authorized(self, self.current_user, "read", self.auth_resource)):
+            raise web.HTTPError(403)
+
+    async def get(self, project_id: str, session_id: str) -> None:
+        await self.pre_get()
+        try:
+            name = username(self.current_user, self.settings)
+            _, self._coordinator, _ = self.access.project(project_id, name, Role.VIEWER)
+            await self._coordinator.get(session_id)
+        except RequestError as exc:
+            raise web.HTTPError(exc.status, exc.message) from exc
+        except AcpError as exc:
+            raise web.HTTPError(503, str(exc)) from exc
+        after = self.get_query_argument("after", "0")
+        if not (after.isascii() and after.isdigit() and len(after) < 16):
+            raise web.HTTPError(400, "after must be a number")
+        self._after = int(after)
+        self._session_id = session_id
+        await super().get(project_id, session_id)
+
+    async def open(self, *args: Any, **kwargs: Any) -> None:
+        super().open(*args, **kwargs)
+        self._sending = asyncio.create_task(self._send(), name="acp-subscriber")
+
+    async def _send(self) -> None:
+        try:
+            async for events in self._coordinator.store.follow(self._session_id, self._after):
+                # Awaited: a slow reader is served from the database, not from our memory.
+                await self.write_message("[" + ",".join(events) + "]")
+        except WebSocketClosedError:
+            pass
+        except AcpError as exc:
+            self.close(1011, str(exc)[:100])
+
+    def on_message(self, message: str | bytes) -> None:
+        """Nothing comes up this socket: commands go by REST."""
+
+    def on_close(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+        super().on_close()
+
+
+async def _ensure(value: Any) -> bool:
+    return bool(await value) if asyncio.iscoroutine(value) or asyncio.isfuture(value) else bool(value)

@@ -1,0 +1,200 @@
+"""The life of one session's agent: launched in a runner, attached, resumed, stopped. Not here: turns, people, the log.
+
+An agent that is wanted is started; one that fails is started again after 1 s, 2 s, 4 s … 60 s, and after five failures
+in a row only when a person says so (DESIGN 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from . import options
+from .agent import Agent
+from .events import JsonObject
+from .exceptions import AgentError, AgentRequestError, SessionLost, Unavailable
+from .inbox import Inbox
+from .jsonrpc import Connection
+from .runner_link import LaunchSpec, RunnerLink, launch
+
+log = logging.getLogger(__name__)
+
+Opened: TypeAlias = Callable[[Agent, JsonObject, str], Awaitable[None]]
+"""Told of a session that an agent has opened: the agent, its reply (with `sessionId`), and new | resume | load."""
+
+GIVE_UP_AFTER = 5
+BACK_OFF_MAX = 60.0
+START_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How an agent is started: resolved argv, whole environment, folder, and whether it gets our fs and terminal."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    delegated: bool
+
+
+class AgentHost:
+    """Owns the link to one runner and the connection over it.
+
+    `agent` is None while none is connected. `opened` is awaited with the agent and how it was opened, before `ready`
+    returns; `numbered` tells the highest message number that a new connection must go beyond.
+    """
+
+    def __init__(self, runtime_dir: Path, inbox: Inbox, launch: Callable[[], Launch]) -> None:
+        self._runtime_dir = runtime_dir
+        self._inbox = inbox
+        self._launch = launch
+        self._reader: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self.failures = 0
+        self.runner: str | None = None
+        self.link: RunnerLink | None = None
+        self.connection: Connection | None = None
+        self.agent: Agent | None = None
+
+    @property
+    def connected(self) -> bool:
+        """An agent is there and was initialised."""
+        return self.agent is not None
+
+    async def ready(self, agent_session_id: str | None, opened: Opened) -> Agent:
+        """The initialised agent with its session open; started first where none is there.
+
+        Raises SessionLost where the agent cannot bring `agent_session_id` back, Unavailable after too many failures,
+        AgentError otherwise.
+        """
+        async with self._starting:
+            if self.agent is not None:
+                return self.agent
+            if self.failures >= GIVE_UP_AFTER:
+                raise Unavailable(
+                    f"the agent failed {self.failures} times in a row and waits to be restarted", "agent_gave_up"
+                )
+            if self.failures:
+                await asyncio.sleep(min(BACK_OFF_MAX, 2.0 ** (self.failures - 1)))
+            try:
+                async with asyncio.timeout(START_TIMEOUT):
+                    agent = await self._start(agent_session_id, opened)
+            except BaseException as exc:
+                if not isinstance(exc, asyncio.CancelledError | SessionLost):
+                    self.failures += 1
+                await self.stop(grace=0.5)
+                if isinstance(exc, TimeoutError):
+                    raise AgentError(f"the agent did not get ready within {START_TIMEOUT:.0f} s") from exc
+                raise
+            self.agent = agent
+            return agent
+
+    async def attach(self, runner: str, position: int, number: int) -> RunnerLink:
+        """Take over a runner that an earlier coordinator left. RunnerLost where it is gone."""
+        link = await RunnerLink.attach(self._runtime_dir / runner, after=position)
+        self.runner = runner
+        self.link = link
+        self.connection = Connection(link, self._inbox, next_number=max(number, link.last_input) + 1)
+        return link
+
+    def resume(self, known: JsonObject) -> Agent:
+        """Go on reading an attached runner; `known` is what the agent said of itself when it was initialised."""
+        assert self.connection is not None
+        self.agent = Agent(self.connection)
+        self.agent.recall(known)
+        self._read()
+        return self.agent
+
+    async def kill_leftovers(self) -> int:
+        """End what the agent's turn left running; the agent itself stays. How many processes that were."""
+        return await self.link.kill_descendants() if self.link is not None else 0
+
+    async def stop(self, grace: float = 2.0) -> None:
+        """End the agent and all that it started."""
+        link, self.link = self.link, None
+        if link is not None:
+            with contextlib.suppress(AgentError):
+                await link.stop(grace)
+        await self._forget(link)
+
+    async def detach(self) -> None:
+        """Let go; the agent goes on in its runner."""
+        link, self.link = self.link, None
+        await self._forget(link)
+
+    def lost(self) -> None:
+        """The connection has closed by itself."""
+        self.agent = None
+        self.connection = None
+        self.runner = None
+
+    async def _forget(self, link: RunnerLink | None) -> None:
+        self.lost()
+        if link is not None:
+            await link.close()
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _start(self, agent_session_id: str | None, opened: Opened) -> Agent:
+        how_to = self._launch()
+        await self._forget(self.link)
+        self._inbox.restarted()
+        self.runner = secrets.token_hex(6)
+        directory = self._runtime_dir / self.runner
+        self._runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await launch(directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd))
+        self.link = await RunnerLink.attach(directory)
+        self.connection = Connection(self.link, self._inbox)
+        self._read()
+        agent = Agent(self.connection)
+        await agent.initialize(delegated=how_to.delegated)
+        reply, how = await self._open(agent, agent_session_id, how_to.cwd)
+        await opened(agent, reply, how)
+        return agent
+
+    async def _open(self, agent: Agent, session_id: str | None, cwd: str) -> tuple[JsonObject, str]:
+        """New, else resume, else load. The reply always has `sessionId`."""
+        if session_id is None:
+            reply = await agent.new_session(cwd)
+            # Options first: an update that came before the reply is newer.
+            self._inbox.options = options.from_reply(reply)
+            self._inbox.opened(str(reply["sessionId"]))
+            return reply, "new"
+        if not (agent.can_resume or agent.can_load):
+            raise SessionLost("the agent can neither resume nor load a conversation")
+        failure: AgentRequestError | None = None
+        if agent.can_resume:
+            self._inbox.opened(session_id)
+            try:
+                reply = await agent.resume_session(session_id, cwd)
+            except AgentRequestError as exc:
+                # pydantic-acp advertises resume and answers -32601: load is still worth a try.
+                failure = exc
+            else:
+                self._inbox.options = options.from_reply(reply)
+                return {**reply, "sessionId": session_id}, "resume"
+        if agent.can_load:
+            self._inbox.replaying = True
+            self._inbox.opened(session_id)
+            try:
+                reply = await agent.load_session(session_id, cwd)
+            except AgentRequestError as exc:
+                failure = exc
+            else:
+                self._inbox.options = options.from_reply(reply)
+                return {**reply, "sessionId": session_id}, "load"
+            finally:
+                self._inbox.replaying = False
+        raise SessionLost(f"the agent cannot bring the conversation back: {failure}") from failure
+
+    def _read(self) -> None:
+        assert self.connection is not None
+        self._reader = asyncio.create_task(self.connection.run(), name="acp-agent-reader")

@@ -1,0 +1,200 @@
+"""What an agent says, as it becomes the session's log. Called in the order of its lines, never awaits.
+
+Not here: what a person is asked (session.py decides) and what the project does (`delegate`).
+https://agentclientprotocol.com/protocol/prompt-turn
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import options
+from .events import JsonObject, Kind
+from .exceptions import AgentError
+from .journal import Journal
+from .jsonrpc import RequestId
+from .permissions import ELICITATION, PERMISSION
+from .store import Store
+from .updates import ToolCalls, translate
+
+log = logging.getLogger(__name__)
+
+_DELTAS = {"agent_message_chunk": Kind.MESSAGE_DELTA, "agent_thought_chunk": Kind.THOUGHT_DELTA}
+_BAD_LINES_SHOWN = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Callbacks:
+    """What the inbox cannot decide itself."""
+
+    ask: Callable[[RequestId, str, JsonObject], None]
+    delegate: Callable[[RequestId, str, JsonObject], None]
+    withdrawn: Callable[[RequestId], None]
+    elicitation_done: Callable[[str], object]
+    shown: Callable[[str, object], None]
+    titled: Callable[[str], None]
+    closed: Callable[[AgentError], None]
+
+
+class Inbox:
+    """The connection's handler (see `jsonrpc.Handler`).
+
+    `turn` is the id of the active turn or None; `session_id` the agent's own id, None until the agent has given it:
+    updates that come before are kept. While `replaying`, the history that `session/load` repeats is not logged again.
+    """
+
+    def __init__(self, journal: Journal, store: Store, callbacks: Callbacks) -> None:
+        self._journal = journal
+        self._store = store
+        self._call = callbacks
+        self.turn: str | None = None
+        self.session_id: str | None = None
+        self.replaying = False
+        self.options: list[JsonObject] = []
+        self.tool_calls = ToolCalls()
+        self.text: list[str] = []
+        self._early: list[JsonObject] = []
+        self._message: object = None
+        self._break = False
+        self._thoughts = 0
+        self._thinking = False
+        self._bad_lines = 0
+
+    def begin(self, turn: str) -> None:
+        """A turn starts: its messages are new."""
+        self.turn = turn
+        self.text = []
+        self._message = None
+        self._break = False
+        self._thoughts = 0
+        self._thinking = False
+        self._bad_lines = 0
+
+    def opened(self, session_id: str) -> None:
+        """The agent has given its session id: what came before is applied now."""
+        self.session_id = session_id
+        early, self._early = self._early, []
+        for params in early:
+            self._session_update(params)
+
+    def restarted(self) -> None:
+        """A new process of the agent: nothing of the old one is open."""
+        self.tool_calls = ToolCalls()
+        self._early = []
+        self.session_id = None
+
+    def close_tool_calls(self, status: str) -> None:
+        """Give every tool call that the agent left open an end."""
+        for call in self.tool_calls.close_open(status):
+            self._journal.merge(Kind.TOOL_CALL, "toolCallId", call, turn=self.turn)
+
+    # --- jsonrpc.Handler ---------------------------------------------------------------------------------------------
+
+    def notification(self, method: str, params: JsonObject) -> None:
+        if method == "session/update":
+            self._session_update(params)
+        elif method == "$/cancel_request":
+            request_id = params.get("requestId")
+            if isinstance(request_id, str | int):
+                self._call.withdrawn(request_id)
+        elif method == "elicitation/complete":
+            self._call.elicitation_done(str(params.get("elicitationId")))
+        else:
+            # Five such methods are in the wild (_auth/status_update ...); none asks anything of us.
+            log.debug("the agent sent the notification %s", method)
+
+    def request(self, id: RequestId, method: str, params: JsonObject) -> None:
+        if method in (PERMISSION, ELICITATION):
+            self._call.ask(id, method, params)
+        else:
+            self._call.delegate(id, method, params)
+
+    def bad_line(self, reason: str, excerpt: str) -> None:
+        log.warning("the agent wrote a line that is no message (%s): %r", reason, excerpt[:200])
+        self._bad_lines += 1
+        if self._bad_lines <= _BAD_LINES_SHOWN:
+            data = {"severity": "warning", "title": f"The agent wrote a line that is no message: {reason}"}
+            self._journal.append(Kind.NOTICE, data, turn=self.turn)
+
+    async def drain(self) -> None:
+        await self._store.room()
+
+    def closed(self, error: AgentError) -> None:
+        self._call.closed(error)
+
+    # --- updates -----------------------------------------------------------------------------------------------------
+
+    def _session_update(self, params: JsonObject) -> None:
+        update = params.get("update")
+        if not isinstance(update, dict):
+            self.bad_line("session/update without an update", repr(params)[:200])
+            return
+        session_id = params.get("sessionId")
+        if session_id != self.session_id:
+            if self.session_id is None:
+                if len(self._early) < 10_000:
+                    self._early.append(params)
+                return
+            self._journal.append(Kind.UNKNOWN_UPDATE, {"update": update, "session_id": session_id}, turn=self.turn)
+            return
+        name = update.get("sessionUpdate")
+        kind = _DELTAS.get(name) if type(name) is str else None
+        if kind is not None and not self.replaying:
+            content = update.get("content")
+            if type(content) is dict and type(text := content.get("text")) is str and content.get("type") == "text":
+                self._text(kind, text, update.get("messageId"))
+                return
+        self._other(name, update)
+
+    def _text(self, kind: Kind, text: str, message_id: object) -> None:
+        owner = self.turn or "between"
+        if kind is Kind.THOUGHT_DELTA:
+            if not self._thinking:
+                self._thinking = True
+                self._thoughts += 1
+            self._journal.delta(kind, f"{owner}-thought-{self._thoughts}", text, turn=self.turn)
+            return
+        self._thinking = False
+        if message_id != self._message or self._break:
+            if self.text and text and (self._break or self._message is not None):
+                text = "\n\n" + text
+            self._message = message_id
+            self._break = False
+        self.text.append(text)
+        self._journal.delta(kind, f"{owner}-agent", text, turn=self.turn)
+
+    def _other(self, name: object, update: JsonObject) -> None:
+        if name in ("config_option_update", "current_mode_update"):
+            self.options = options.apply_update(self.options, update)
+            self._call.shown("config_options", self.options)
+        elif name == "session_info_update":
+            if isinstance(title := update.get("title"), str) and title:
+                self._call.titled(title)
+        elif name in ("available_commands_update", "usage_update"):
+            for kind, data in translate(update):
+                self._call.shown("usage" if kind is Kind.USAGE else "commands", data)
+                self._journal.append(kind, data, turn=self.turn)
+        elif self.replaying or name == "user_message_chunk":
+            # The history is in our log, and an echo of the prompt (vibe) is no second message.
+            return
+        elif name in ("tool_call", "tool_call_update"):
+            self._break = bool(self.text)
+            self._thinking = False
+            self._tool_call(update)
+        else:
+            self._thinking = False
+            for kind, data in translate(update):
+                if kind in (Kind.MESSAGE_DELTA, Kind.THOUGHT_DELTA):
+                    data = {"message_id": f"{self.turn or 'between'}-agent", **data}
+                self._journal.append(kind, data, turn=self.turn)
+
+    def _tool_call(self, update: JsonObject) -> None:
+        for kind, data in self.tool_calls.apply(update):
+            if kind is Kind.TOOL_CALL:
+                self._journal.merge(kind, "toolCallId", data, turn=self.turn)
+            elif kind is Kind.TERMINAL_OUTPUT:
+                self._journal.delta(kind, data["terminal_id"], data["data"], turn=self.turn)
+            else:
+                self._journal.append(kind, data, turn=self.turn)

@@ -1,0 +1,927 @@
+"""One ACP session: its queue, its turns, its people. The only writer of its events.
+
+Theory of operation. Commands (submit, interrupt, answer …) change rows and log in one commit and return; one worker
+task runs the turns in order. A turn is recorded as started before the agent hears its prompt, and the number of the
+message that carries the prompt is recorded before it is sent, so that after a crash `recover` knows whether the agent
+has it: the runner says which number it accepted last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from . import options
+from .access import AVAILABLE, FULL_ACCESS
+from .agent import Agent
+from .agentspec import AgentSpec
+from .chatfile import ChatFile, ChatMessage
+from .delegation import METHOD_NOT_FOUND, Delegation
+from .events import JsonObject, Kind
+from .exceptions import (
+    AgentError,
+    AgentExited,
+    AgentProtocolError,
+    BadRequest,
+    Conflict,
+    RequestError,
+    SessionLost,
+    StoreError,
+    Unsupported,
+)
+from .host import AgentHost
+from .inbox import Callbacks, Inbox
+from .journal import Journal
+from .jsonrpc import RequestId
+from .permissions import tool_call_id
+from .prompts import preface, prompt_blocks, prompt_text
+from .questions import Questions
+from .records import Change, SessionRow, TurnRow, delivered, remove_turn
+from .runner_link import RunnerLost, TakenOver
+from .sessionfile import SessionFile
+from .store import Store
+from .turn import StopReason, TurnEvent, TurnState, step, stop_reason
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one session; times in seconds (DESIGN 8)."""
+
+    queue: int = 100
+    permission_timeout: float = 8 * 3600.0
+    cancel_grace: float = 5.0
+    kill_grace: float = 5.0
+
+
+class Session:
+    """See the module. Build with the collaborators, then `recover` or `open`, at last `detach` or `close`.
+
+    `broken` is called at most once, when this object can no longer write its session (another coordinator took over,
+    or the disk refused a commit): the owner drops it and may open the session again from the database.
+    """
+
+    def __init__(
+        self,
+        row: SessionRow,
+        *,
+        store: Store,
+        chat: ChatFile,
+        spec: AgentSpec,
+        last_seq: int,
+        position: int,
+        host: Callable[[Inbox], AgentHost],
+        delegation: Callable[[Session], Delegation] | None,
+        limits: Limits,
+        broken: Callable[[Session, BaseException], None],
+    ) -> None:
+        self.row = row
+        self.chat = chat
+        self.spec = spec
+        self.error: JsonObject | None = None
+        self._store = store
+        self._limits = limits
+        self._broken = broken
+        self._position = position
+        self._turns: dict[str, TurnRow] = {}
+        self._active: TurnRow | None = None
+        self._recorded: asyncio.Future[None] | None = None
+        self._prompting: asyncio.Task[JsonObject] | None = None
+        self._sent = False
+        self._killed = False
+        self._over = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
+        self._dirty = False
+        self._saving: asyncio.Task[None] | None = None
+        self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
+        self.inbox = Inbox(
+            self.journal,
+            store,
+            Callbacks(
+                ask=self._ask,
+                delegate=self._delegate,
+                withdrawn=self._request_withdrawn,
+                elicitation_done=lambda id: self.questions.finished(id),
+                shown=self._show,
+                titled=self._titled,
+                closed=self._closed,
+            ),
+        )
+        self.inbox.options = list(row.shown.get("config_options") or [])
+        self.host = host(self.inbox)
+        self.questions = Questions(
+            row.id,
+            self.journal,
+            store,
+            responder=lambda: self.host.connection,
+            changed=self._questions_changed,
+            timeout=limits.permission_timeout,
+        )
+        self._delegation = delegation(self) if delegation else None
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def created(self) -> None:
+        """Log that this session is new."""
+        row = self.row
+        data = {"path": row.path, "agent": row.agent, "cwd": row.cwd, "title": row.title, "parent": row.parent}
+        self.journal.append(Kind.SESSION_CREATED, data, turn=None, changes=[row.save()])
+
+    async def open(self) -> None:
+        """Start working. The agent is started in the background so that its options can be shown."""
+        self._worker = asyncio.create_task(self._work(), name=f"acp-session-{self.row.id}")
+
+    def warm_up(self) -> None:
+        """Start the agent before the first prompt; a failure is shown, not raised."""
+        self._spawn(self._warm_up(), "warm-up")
+
+    async def recover(self, turns: list[TurnRow]) -> None:
+        """Go on where an earlier coordinator stopped: `turns` are those not ended. Then as `open`."""
+        for turn in turns:
+            self._turns[turn.id] = turn
+            if turn.active:
+                self._active = turn
+        if self._active is not None:
+            await self._restore_text(self._active.id)
+        self.questions.restore(await self._store.permissions(self.row.id))
+        if self.row.runner is not None:
+            await self._attach(self.row.runner)
+        elif self._active is not None and self._active.number is not None:
+            await self._abandon("the server stopped during this turn and its agent is gone")
+        await self.open()
+
+    async def detach(self) -> None:
+        """Let go without ending anything: the agent goes on in its runner, to be taken over later."""
+        if self._gone:
+            return
+        self._gone = True
+        await self._stop_tasks()
+        with contextlib.suppress(StoreError):
+            await self.journal.commit(durable=True)
+        if self._delegation is not None:
+            await self._delegation.close()
+        await self.host.detach()
+        await self._save_chat_now()
+
+    async def close(self) -> None:
+        """End the session for good: the agent, its commands, the running turn. The chat file stays."""
+        if self._active is not None:
+            await self.interrupt()
+            await self._over.wait()
+        self._gone = True
+        await self._stop_tasks()
+        await self.questions.cancel_all()
+        if self._delegation is not None:
+            await self._delegation.close()
+        await self.host.stop()
+        for turn in list(self._turns.values()):
+            self._finish(turn, StopReason.CANCELLED, None)
+        self._save_row(closed=True, runner=None)
+        self.journal.append(Kind.SESSION_CLOSED, {}, turn=None)
+        await self.journal.commit(durable=True)
+        await self._save_chat_now()
+
+    async def _stop_tasks(self) -> None:
+        if self._prompting is not None:
+            self._prompting.cancel()
+        tasks = [task for task in (self._worker, *self._tasks, self._prompting) if task is not None]
+        tasks = [task for task in tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.questions.close()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, turn_id: str, prompt: object, user: JsonObject, config: JsonObject | None = None) -> TurnRow:
+        """Queue a prompt. Returns once it is on disk. The same `turn_id` again changes nothing.
+
+        BadRequest for a prompt that is neither text nor content blocks, Conflict where the queue is full or the chat
+        is read-only.
+        """
+        blocks = prompt_blocks(prompt)
+        known = self._turns.get(turn_id) or await self._store.turn(self.row.id, turn_id)
+        if known := self._turns.get(turn_id) or known:
+            return known
+        self._check_writable()
+        if len(self._turns) >= self._limits.queue:
+            raise Conflict(f"{len(self._turns)} prompts wait already", "queue_full")
+        if config:
+            await self.configure(config)
+        self._position += 1
+        turn = TurnRow(
+            session_id=self.row.id,
+            id=turn_id,
+            position=self._position,
+            state=TurnState.QUEUED,
+            prompt=blocks,
+            text=prompt_text(blocks),
+            user=user,
+        )
+        self._turns[turn.id] = turn
+        data = {"id": turn.id, "position": len(self._turns), "text": turn.text, "prompt": blocks, "user": user}
+        self.journal.append(Kind.TURN_QUEUED, data, turn=turn.id, changes=[turn.save()])
+        try:
+            if self._active is None and self._begin_next():
+                # Both facts in one commit: a prompt to an idle agent costs one sync to disk.
+                assert self._recorded is not None
+                await self._recorded
+            else:
+                self._changed()
+                await self.journal.commit(durable=True)
+        finally:
+            self._wake.set()
+        return self._turns.get(turn_id, turn)
+
+    async def edit(self, turn_id: str, prompt: object) -> TurnRow:
+        """Replace the prompt of a queued turn. Conflict once it runs."""
+        turn = replace(self._queued(turn_id), prompt=(blocks := prompt_blocks(prompt)), text=prompt_text(blocks))
+        self._turns[turn_id] = turn
+        data = {"id": turn.id, "text": turn.text, "prompt": blocks}
+        self.journal.append(Kind.TURN_EDITED, data, turn=turn.id, changes=[turn.save()])
+        self._changed()
+        await self.journal.commit(durable=True)
+        return turn
+
+    async def withdraw(self, turn_id: str) -> None:
+        """Take a queued turn back. Conflict once it runs."""
+        turn = self._queued(turn_id)
+        del self._turns[turn.id]
+        data = {"id": turn.id, "stop_reason": StopReason.CANCELLED, "elapsed_ms": 0, "withdrawn": True}
+        self.journal.append(Kind.TURN_ENDED, data, turn=turn.id)
+        self._changed()
+        await self.journal.commit([remove_turn(self.row.id, turn.id)], durable=True)
+
+    async def send_now(self, turn_id: str) -> None:
+        """Run a queued turn next, and end the one that runs now."""
+        turn = self._queued(turn_id)
+        first = min((other.position for other in self._turns.values() if not other.active), default=turn.position)
+        if first != turn.position:
+            turn = replace(turn, position=first - 1)
+            self._turns[turn.id] = turn
+        self._changed()
+        await self.journal.commit([turn.save()], durable=True)
+        await self.interrupt()
+
+    async def interrupt(self, turn_id: str | None = None) -> None:
+        """Cancel the running turn. Returns once that is on disk, not once the agent stops; follow the log for that.
+
+        Idempotent. With `turn_id` only that turn: a second press must not hit the next one.
+        """
+        active = self._active
+        if active is None or active.state is TurnState.CANCELLING or (turn_id and turn_id != active.id):
+            return
+        self._move(TurnEvent.INTERRUPT)
+        try:
+            await self.journal.commit(durable=True)
+        finally:
+            self._spawn(self._climb(active.id), "interrupt")
+
+    async def answer(self, question_id: str, option_id: str, content: JsonObject | None, by: str) -> None:
+        """A person's answer to the agent's question; see `Questions.answer`."""
+        await self.questions.answer(question_id, option_id, content, by)
+
+    async def rename(self, title: str) -> None:
+        """Set the title that people see."""
+        self._titled(title)
+        await self.journal.commit(durable=True)
+
+    async def configure(self, config: JsonObject) -> None:
+        """Ask for values of the agent's options, its mode and model included.
+
+        Applied at once where the agent runs, and again before every turn. Unsupported where the agent refuses.
+        """
+        wanted = {**self.row.config, **config}
+        agent = self.host.agent
+        if agent is not None and self.row.agent_session_id is not None:
+            try:
+                await self._apply(agent, {**self._defaults(), **wanted})
+            except AgentError as exc:
+                raise Unsupported(f"the agent did not take the setting: {exc}", "option_refused") from exc
+        elif self.inbox.options:
+            known = {option["id"] for option in self.inbox.options}
+            if unknown := set(config) - known:
+                raise Unsupported(f"the agent has no option {', '.join(sorted(unknown))}", "unknown_option")
+        self._save_row(config=wanted)
+        await self.journal.commit(durable=True)
+        self._save_session_file()
+
+    def set_access(self, access: str) -> None:
+        """Ask for a kind of access. Unsupported where it cannot be enforced here, with what is missing."""
+        for kind in AVAILABLE:
+            if kind["id"] == access:
+                if not kind["available"]:
+                    raise Unsupported(f"{access} cannot be enforced here: {kind['reason']}", "access_unsupported")
+                return
+        raise BadRequest(f"{access!r} is no kind of access", "unknown_access")
+
+    async def restart_agent(self) -> None:
+        """A new process for the same conversation. Conflict while a turn runs."""
+        self._check_idle()
+        await self.host.stop()
+        self.host.failures = 0
+        self._set_error(None)
+        self._save_row(runner=None)
+        await self.journal.commit(durable=True)
+        self.warm_up()
+
+    async def start_over(self) -> None:
+        """A new agent session whose first prompt carries the conversation so far."""
+        self._check_idle()
+        await self.host.stop()
+        self.host.failures = 0
+        self._save_row(agent_session_id=None, preface=True, runner=None)
+        self._set_error(None)
+        self._changed(agent_session_id=None)
+        await self.journal.commit(durable=True)
+        self.warm_up()
+
+    async def moved(self, path: str) -> None:
+        """The chat was renamed or moved through Jupyter."""
+        self.chat.renamed(path)
+        title = _stem(path) if self.row.title == _stem(self.row.path) else self.row.title
+        self._save_row(path=path, title=title)
+        self._changed(path=path, title=title)
+        await self.journal.commit(durable=True)
+
+    def edit_message(self, message_id: str, text: str, by: str) -> None:
+        """Change a person's own message in the conversation. NotAllowed for somebody else's or an agent's."""
+        self._check_writable()
+        self.chat.edit(message_id, text, by)
+        self._message_changed({"message_id": message_id, "text": text, "edited": True})
+
+    def delete_message(self, message_id: str, by: str) -> None:
+        """Delete a person's own message. NotAllowed for somebody else's or an agent's."""
+        self._check_writable()
+        self.chat.delete(message_id, by)
+        self._message_changed({"message_id": message_id, "deleted": True})
+
+    def react(self, message_id: str, name: str, by: str, on: bool) -> None:
+        """Add or take back a person's reaction to any message."""
+        self._check_writable()
+        reactions = self.chat.react(message_id, name, by, on)
+        self._message_changed({"message_id": message_id, "reactions": reactions})
+
+    def place(self, turn_id: str) -> int:
+        """The place of a turn in the queue: 0 runs or has ended."""
+        return next((turn["position"] for turn in self._turn_list() if turn["id"] == turn_id), 0)
+
+    def summary(self) -> JsonObject:
+        """The session as the interface shows it (DESIGN 5)."""
+        row = self.row
+        return {
+            "id": row.id,
+            "project": row.project,
+            "path": row.path,
+            "title": row.title,
+            "agent": row.agent,
+            "agent_session_id": row.agent_session_id,
+            "placement": self.spec.placement,
+            "cwd": row.cwd,
+            "state": self._state(),
+            "access": {"requested": row.access, "effective": FULL_ACCESS, "available": AVAILABLE},
+            "config_options": self.inbox.options,
+            "commands": (row.shown.get("commands") or {}).get("commands", []),
+            "usage": row.shown.get("usage"),
+            "turns": self._turn_list(),
+            "permissions": [question.request for question in self.questions.pending.values()],
+            "parent": row.parent,
+            "created": row.created,
+            "last_seq": self.journal.last_seq,
+            "read_only": self.chat.read_only,
+            "error": self.error,
+            "schema_version": SCHEMA_VERSION,
+        }
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            if self._active is None and not self._begin_next():
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._run()
+
+    def _begin_next(self) -> bool:
+        """Start the first queued turn; `_recorded` is when that is on disk. False where nothing waits."""
+        queued = sorted((t for t in self._turns.values() if not t.active), key=lambda t: t.position)
+        if not queued or self._gone:
+            return False
+        now = time.time()
+        turn = replace(
+            queued[0], state=step(queued[0].state, TurnEvent.START), started=now, started_seq=self.journal.last_seq + 1
+        )
+        self._turns[turn.id] = self._active = turn
+        self._over.clear()
+        self._sent = self._killed = False
+        self.inbox.begin(turn.id)
+        message_id = f"{turn.id}-user"
+        sender = str(turn.user.get("username", ""))
+        self.journal.append(
+            Kind.TURN_STARTED,
+            {"id": turn.id, "text": turn.text, "user": turn.user, "message_id": message_id},
+            turn=turn.id,
+            changes=[turn.save()],
+        )
+        message = {"message_id": message_id, "role": "user", "text": turn.text, "sender": sender, "time": now}
+        self.journal.append(Kind.MESSAGE, message, turn=turn.id)
+        self._changed()
+        self._recorded = self.journal.commit(durable=True)
+        log.info("session=%s turn=%s queued -> running", self.row.id, turn.id)
+        self.chat.set_user(turn.user)
+        self.chat.add(
+            ChatMessage(id=message_id, body=turn.text, time=now, sender=sender, metadata={"acp": {"turn": turn.id}})
+        )
+        self._save_chat()
+        return True
+
+    async def _run(self) -> None:
+        """One turn from its record to its end."""
+        turn = self._active
+        assert turn is not None
+        if self._recorded is not None:
+            # A disk that refuses this has made the owner drop us (`_fail`).
+            await self._recorded
+        if turn.state is TurnState.CANCELLING and self._prompting is None and not self._sent:
+            reason, error = StopReason.CANCELLED, None
+        else:
+            reason, error = await self._outcome(turn)
+        await self._end(reason, error)
+
+    async def _outcome(self, turn: TurnRow) -> tuple[StopReason, JsonObject | None]:
+        """How the turn ended. Raises only where this object itself ends."""
+        prompting = self._prompting = self._prompting or asyncio.create_task(self._prompt(), name=f"acp-turn-{turn.id}")
+        try:
+            await asyncio.wait({prompting})
+        finally:
+            self._prompting = None
+            if not prompting.done():
+                prompting.cancel()
+        stopping = self._active is not None and self._active.state is TurnState.CANCELLING
+        if prompting.cancelled():
+            return (StopReason.INTERRUPTED if self._killed else StopReason.CANCELLED), None
+        exc = prompting.exception()
+        if exc is None:
+            self.host.failures = 0
+            return stop_reason(prompting.result().get("stopReason")), None
+        if stopping and isinstance(exc, AgentError):
+            return StopReason.INTERRUPTED, None
+        if isinstance(exc, SessionLost):
+            self._set_error({"message": str(exc), "reason": "session_lost"})
+            return StopReason.ERROR, self.error
+        if isinstance(exc, AgentExited):
+            self.host.failures += 1
+            error = {"message": str(exc), "reason": "agent_exited", "stderr_tail": exc.stderr_tail[-4000:]}
+            return StopReason.ERROR, error
+        if isinstance(exc, RequestError):
+            return StopReason.ERROR, {"message": exc.message, "reason": exc.reason}
+        if isinstance(exc, AgentError):
+            return StopReason.ERROR, {"message": str(exc), "reason": "agent_error"}
+        if isinstance(exc, StoreError):
+            raise exc
+        log.error("session=%s turn=%s failed", self.row.id, turn.id, exc_info=exc)
+        return StopReason.ERROR, {"message": f"internal error: {type(exc).__name__}", "reason": "internal"}
+
+    async def _prompt(self) -> JsonObject:
+        agent = await self.host.ready(self.row.agent_session_id, self._opened)
+        await self._apply(agent, {**self._defaults(), **self.row.config})
+        turn = self._active
+        assert turn is not None and self.row.agent_session_id is not None and self.host.connection is not None
+        blocks = turn.prompt
+        changes: list[Change] = []
+        if self.row.preface:
+            blocks = [preface(self.chat, before=f"{turn.id}-user"), *blocks]
+            self.row = replace(self.row, preface=False)
+            changes.append(self.row.save())
+        turn = replace(turn, request_id=f"turn-{turn.id}", number=self.host.connection.reserve())
+        self._turns[turn.id] = self._active = turn
+        # Not synced: it matters only to a killed server, and a power cut ends the runner too.
+        try:
+            await self.journal.commit([turn.save(), *changes])
+        finally:
+            self._sent = True
+            answer = agent.prompt(self.row.agent_session_id, blocks, id=turn.request_id, number=turn.number)
+        return await answer
+
+    async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
+        turn = self._active
+        assert turn is not None
+        stopped = turn.state is TurnState.CANCELLING
+        await self.questions.cancel_all()
+        if stopped:
+            # Codex and fast-agent leave a cancelled command running.
+            if self._delegation is not None:
+                await self._delegation.kill()
+            with contextlib.suppress(AgentError):
+                await self.host.kill_leftovers()
+        if stopped or error is not None:
+            self.inbox.close_tool_calls("cancelled")
+        self._add_answer(turn, reason, error)
+        self._finish(turn, reason, error)
+        self._active = None
+        self.inbox.turn = None
+        self._changed()
+        self._over.set()
+        self._save_chat()
+        await self.journal.commit(durable=True)
+
+    def _finish(self, turn: TurnRow, reason: StopReason, error: JsonObject | None) -> None:
+        """Log the one end of a turn."""
+        elapsed = 0 if turn.started is None else max(0, round((time.time() - turn.started) * 1000))
+        data: JsonObject = {"id": turn.id, "stop_reason": reason, "elapsed_ms": elapsed}
+        if error is not None:
+            data["error"] = error
+        done = replace(turn, state=step(turn.state, TurnEvent.END), stop_reason=reason)
+        del self._turns[turn.id]
+        self.journal.append(Kind.TURN_ENDED, data, turn=turn.id, changes=[done.save()])
+        log.info("session=%s turn=%s %s -> ended (%s)", self.row.id, turn.id, turn.state, reason)
+
+    def _add_answer(self, turn: TurnRow, reason: StopReason, error: JsonObject | None) -> None:
+        now = time.time()
+        meta: JsonObject = {"turn": turn.id, "stop_reason": str(reason)}
+        if turn.started is not None:
+            meta["elapsed_ms"] = max(0, round((now - turn.started) * 1000))
+        if error is not None:
+            meta["error"] = {key: error[key] for key in ("message", "reason")}
+        body = "".join(self.inbox.text)
+        if not body:
+            body = f"*{error['message']}*" if error else "*Stopped.*" if reason == "cancelled" else "*(no text)*"
+            meta["no_text"] = True
+        sender = f"acp-{self.spec.id}"
+        self.chat.set_user({"username": sender, "name": self.spec.name, "display_name": self.spec.name, "bot": True})
+        self.chat.add(ChatMessage(id=f"{turn.id}-agent", body=body, time=now, sender=sender, metadata={"acp": meta}))
+
+    # --- Stop --------------------------------------------------------------------------------------------------------
+
+    async def _climb(self, turn_id: str) -> None:
+        """The interrupt ladder: cancel, kill the turn's commands, kill the agent (DESIGN 8)."""
+        await self.questions.cancel_all()
+        if not self._sent:
+            if self._prompting is not None:
+                self._prompting.cancel()
+            return
+        agent, session_id = self.host.agent, self.row.agent_session_id
+        if agent is not None and session_id is not None:
+            with contextlib.suppress(AgentError):
+                async with asyncio.timeout(self._limits.cancel_grace):
+                    await agent.cancel(session_id)
+        if await self._is_over(turn_id, self._limits.cancel_grace):
+            return
+        log.warning("session=%s turn=%s ignores cancel: killing its commands", self.row.id, turn_id)
+        if self._delegation is not None:
+            await self._delegation.kill()
+        with contextlib.suppress(AgentError):
+            await self.host.kill_leftovers()
+        if await self._is_over(turn_id, self._limits.kill_grace):
+            return
+        log.warning("session=%s turn=%s ignores cancel: killing the agent", self.row.id, turn_id)
+        self._killed = True
+        await self.host.stop(grace=0)
+        if self._prompting is not None:
+            self._prompting.cancel()
+
+    async def _is_over(self, turn_id: str, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        return self._active is None or self._active.id != turn_id
+
+    # --- the agent ---------------------------------------------------------------------------------------------------
+
+    async def _warm_up(self) -> None:
+        try:
+            agent = await self.host.ready(self.row.agent_session_id, self._opened)
+            await self._apply(agent, {**self._defaults(), **self.row.config})
+        except (AgentError, RequestError) as exc:
+            log.warning("session=%s the agent did not start: %s", self.row.id, exc)
+            reason = "session_lost" if isinstance(exc, SessionLost) else "agent_error"
+            self._set_error({"message": str(exc), "reason": reason})
+            self.journal.commit()
+
+    async def _opened(self, agent: Agent, reply: JsonObject, how: str) -> None:
+        """The agent has a session for us: recorded before anything is said in it."""
+        agent_session_id = str(reply["sessionId"])
+        connection, link = self.host.connection, self.host.link
+        assert connection is not None and link is not None
+        shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known()}
+        self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
+        info = agent.agent_info or {}
+        self.journal.append(
+            Kind.AGENT_STARTED,
+            {
+                "agent": self.row.agent,
+                "name": info.get("title") or info.get("name") or self.spec.name,
+                "version": info.get("version"),
+                "pid": link.agent_pid,
+                "agent_session_id": agent_session_id,
+                "how": how,
+            },
+            turn=self.inbox.turn,
+        )
+        self.error = None
+        self._changed(agent_session_id=agent_session_id, config_options=self.inbox.options, error=None)
+        await self.journal.commit(durable=True)
+        self._save_session_file()
+
+    def _defaults(self) -> dict[str, object]:
+        """The agent's own settings that go with the access in force."""
+        known = {option["id"] for option in self.inbox.options}
+        return {id: value for id, value in (self.spec.access.get(self.row.access) or {}).items() if id in known}
+
+    async def _apply(self, agent: Agent, wanted: Mapping[str, object]) -> None:
+        """Make the agent's options what was asked for, and read them back. AgentError where they are not."""
+        assert self.row.agent_session_id is not None
+        changed = False
+        # Twice: setting one option may change another (claude's model and its `fast`).
+        for _ in range(2):
+            for id, value in wanted.items():
+                option = next((o for o in self.inbox.options if o["id"] == id), None)
+                if option is None:
+                    raise AgentError(f"the agent has no option {id!r} any more, asked for {value!r}")
+                if option.get("currentValue") != value:
+                    self.inbox.options = await agent.set_option(
+                        self.row.agent_session_id, self.inbox.options, id, value
+                    )
+                    changed = True
+        effective = options.effective(self.inbox.options)
+        for id, value in wanted.items():
+            if effective.get(id) != value:
+                raise AgentError(f"asked for {id} {value!r}, but the agent says {effective.get(id)!r}")
+        if changed:
+            self._show("config_options", self.inbox.options)
+
+    def _closed(self, error: AgentError) -> None:
+        """The connection is gone; called by the reader."""
+        if self._gone:
+            return
+        if isinstance(error, TakenOver):
+            self._fail(error)
+            return
+        link = self.host.link
+        data: JsonObject = {"code": None, "signal": None, "stderr_tail": "", "message": str(error)}
+        if isinstance(error, AgentExited):
+            data |= {"code": error.code, "signal": error.signal, "stderr_tail": error.stderr_tail[-16_000:]}
+        log.warning("session=%s %s", self.row.id, error)
+        self.journal.append(Kind.AGENT_EXITED, data, turn=self.inbox.turn)
+        self._save_row(runner=None)
+        self.host.lost()
+        if link is not None and not isinstance(error, RunnerLost):
+            self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
+        self._spawn(self.questions.cancel_all(), "questions")
+
+    async def _attach(self, runner: str) -> None:
+        """Take the agent over from an earlier coordinator, and send again what the crash kept from it."""
+        row = self.row
+        known = row.shown.get("agent")
+        turn = self._active
+        answered = await self._store.permissions(row.id, number_above=0)
+        numbers = [row.number, *(p.number for p in answered if p.number), (turn and turn.number) or 0]
+        try:
+            link = await self.host.attach(runner, row.position, max(numbers))
+        except AgentError as exc:
+            self._save_row(runner=None)
+            self.journal.append(
+                Kind.AGENT_EXITED,
+                {"code": None, "signal": None, "stderr_tail": "", "message": str(exc)},
+                turn=turn and turn.id,
+            )
+            if turn is not None and turn.number is not None:
+                await self._abandon("the agent ended while the server was away")
+            return
+        assert row.agent_session_id is not None and self.host.connection is not None
+        self.inbox.session_id = row.agent_session_id
+        agent = self.host.resume(known or {})
+        connection = self.host.connection
+        log.info("session=%s attached to runner %s", row.id, runner)
+        unsent = [p for p in answered if p.number is not None and p.number > link.last_input]
+        if turn is not None and turn.number is not None and turn.request_id is not None:
+            self._sent = True
+            if turn.number > link.last_input:
+                blocks = turn.prompt
+                answer = agent.prompt(row.agent_session_id, blocks, id=turn.request_id, number=turn.number)
+            else:
+                answer = agent.answered(turn.request_id)
+            self._prompting = asyncio.create_task(answer, name=f"acp-turn-{turn.id}")
+            self._over.clear()
+        for row_ in sorted(unsent, key=lambda p: p.number or 0):
+            assert row_.answer is not None
+            await connection.respond(row_.request_id, row_.answer, number=row_.number)
+        if turn is not None and turn.state is TurnState.CANCELLING:
+            self._spawn(self._climb(turn.id), "interrupt")
+
+    async def _abandon(self, message: str) -> None:
+        """End a turn whose agent did not survive."""
+        turn = self._active
+        assert turn is not None
+        error = {"message": message, "reason": "agent_lost"}
+        stopping = turn.state is TurnState.CANCELLING
+        await self._end(*((StopReason.INTERRUPTED, None) if stopping else (StopReason.ERROR, error)))
+
+    async def _restore_text(self, turn_id: str) -> None:
+        self.inbox.begin(turn_id)
+        after = 0
+        while events := await self._store.turn_events(self.row.id, turn_id, after):
+            for event in map(json.loads, events):
+                after = event["seq"]
+                if event["kind"] == Kind.MESSAGE_DELTA and event["data"].get("role") == "agent":
+                    self.inbox.text.append(event["data"].get("text", ""))
+                elif event["kind"] == Kind.TOOL_CALL:
+                    self.inbox.tool_calls.restore(event["data"])
+
+    # --- what the agent asks -----------------------------------------------------------------------------------------
+
+    def _ask(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+        active = self._active
+        call_id = tool_call_id(params)
+        call = self.inbox.tool_calls.get(call_id) if call_id else None
+        try:
+            row = self.questions.ask(request_id, method, params, call, active and active.id)
+        except BadRequest as exc:
+            self._reply_error(request_id, -32602, exc.message)
+            return
+        if active is not None and active.state is TurnState.CANCELLING:
+            self._spawn(self.questions.cancel_all(), "questions")
+        log.info("session=%s turn=%s requires_action (%s %s)", self.row.id, active and active.id, method, row.id)
+
+    def _delegate(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+        if self._delegation is None:
+            self._reply_error(request_id, METHOD_NOT_FOUND, f"{method} is not supported by this client")
+        else:
+            self._delegation.start(request_id, method, params)
+
+    def _request_withdrawn(self, request_id: RequestId) -> None:
+        if not self.questions.withdrawn(request_id) and self._delegation is not None:
+            self._delegation.cancel(request_id)
+
+    def _reply_error(self, request_id: RequestId, code: int, message: str) -> None:
+        async def send() -> None:
+            if self.host.connection is not None:
+                with contextlib.suppress(AgentError):
+                    await self.host.connection.respond_error(request_id, code, message)
+
+        self._spawn(send(), "refusal")
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def _move(self, event: TurnEvent) -> None:
+        assert self._active is not None
+        before = self._active.state
+        turn = replace(self._active, state=step(before, event))
+        self._turns[turn.id] = self._active = turn
+        log.info("session=%s turn=%s %s -> %s", self.row.id, turn.id, before, turn.state)
+        self._changed(changes=[turn.save()])
+
+    def _questions_changed(self) -> None:
+        active = self._active
+        waiting = any(q.turn == (active and active.id) for q in self.questions.pending.values())
+        if active is not None and active.state is TurnState.RUNNING and waiting:
+            self._move(TurnEvent.ASK)
+        elif active is not None and active.state is TurnState.REQUIRES_ACTION and not waiting:
+            self._move(TurnEvent.ANSWER)
+        else:
+            self._changed()
+
+    def _state(self) -> str:
+        if self._active is None:
+            return "idle"
+        return "requires_action" if self._active.state is TurnState.REQUIRES_ACTION else "running"
+
+    def _turn_list(self) -> list[JsonObject]:
+        ordered = sorted(self._turns.values(), key=lambda t: (not t.active, t.position))
+        return [
+            {
+                "id": turn.id,
+                "state": str(turn.state),
+                "position": index,
+                "text": turn.text[:2000],
+                "user": turn.user,
+                "started_seq": turn.started_seq,
+                "started_at": turn.started,
+            }
+            for index, turn in enumerate(ordered)
+        ]
+
+    def _changed(self, changes: list[Change] | None = None, **fields: object) -> None:
+        """Log what the summary shows now."""
+        data = {"state": self._state(), "turns": self._turn_list(), **fields}
+        self.journal.append(Kind.SESSION_CHANGED, data, turn=None, changes=changes or [])
+
+    def _show(self, name: str, value: object) -> None:
+        self._save_row(shown={**self.row.shown, name: value})
+        if name == "config_options":
+            self.journal.append(Kind.SESSION_CHANGED, {"config_options": value}, turn=None)
+
+    def _message_changed(self, data: JsonObject) -> None:
+        self.journal.append(Kind.MESSAGE_CHANGED, data, turn=None)
+        self._save_chat()
+
+    def _titled(self, title: str) -> None:
+        self._save_row(title=title[:200])
+        self.journal.append(Kind.SESSION_CHANGED, {"title": self.row.title}, turn=None)
+
+    def _set_error(self, error: JsonObject | None) -> None:
+        self.error = error
+        self._changed(error=error)
+
+    def _save_row(self, **fields: object) -> None:
+        self.row = replace(self.row, **fields)  # type: ignore[arg-type]  # names of SessionRow's own fields
+        self.journal.change(self.row.save())
+
+    def _progress(self) -> tuple[list[Change], Callable[[], None]]:
+        connection, link = self.host.connection, self.host.link
+        if connection is None or link is None or self.row.runner is None:
+            return [], lambda: None
+        position, number = connection.position, connection.number
+        if (position, number) == (self.row.position, self.row.number):
+            return [], lambda: None
+        self.row = replace(self.row, position=position, number=number)
+        return [delivered(self.row.id, position, number)], lambda: link.ack(position)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._gone:
+            self._gone = True
+            log.error("session=%s cannot be written: %s", self.row.id, error)
+            self._broken(self, error)
+
+    def _queued(self, turn_id: str) -> TurnRow:
+        turn = self._turns.get(turn_id)
+        if turn is None:
+            raise Conflict(f"turn {turn_id} has ended or never was", "turn_ended")
+        if turn.state is not TurnState.QUEUED:
+            raise Conflict(f"turn {turn_id} runs already", "turn_running")
+        return turn
+
+    def _check_writable(self) -> None:
+        if self.chat.read_only:
+            raise Conflict(f"this chat is read-only: {self.chat.read_only}", "chat_read_only")
+        if self._gone:
+            raise Conflict("this session is closed", "session_closed")
+
+    def _check_idle(self) -> None:
+        if self._active is not None:
+            raise Conflict("a turn runs: stop it first", "turn_running")
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def _save_chat(self) -> None:
+        """Write the chat soon; one write at a time, changes meanwhile go with the next."""
+        self._dirty = True
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_loop(), name="acp-chat-save")
+
+    async def _save_loop(self) -> None:
+        while self._dirty:
+            self._dirty = False
+            try:
+                await self.chat.save()
+            except OSError as exc:
+                log.error("session=%s the chat %s cannot be written: %s", self.row.id, self.row.path, exc)
+                data = {"severity": "error", "title": "The chat file cannot be written", "description": str(exc)}
+                self.journal.append(Kind.NOTICE, data, turn=self.inbox.turn)
+
+    async def _save_chat_now(self) -> None:
+        if self._saving is not None:
+            await asyncio.gather(self._saving, return_exceptions=True)
+        if self._dirty:
+            await self._save_loop()
+
+    def _save_session_file(self) -> None:
+        row = self.row
+        saved = SessionFile(
+            session=row.id,
+            chat_id=row.chat_id,
+            agent=row.agent,
+            agent_session_id=row.agent_session_id,
+            access=row.access,
+            config=row.config,
+            cwd=row.cwd,
+            parent=row.parent,
+            created=row.created,
+        )
+        self._spawn(self.chat.save_session(saved), "session-file")
+
+    def _spawn(self, work: object, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"acp-{name}-{self.row.id}")  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._reaped)
+
+    def _reaped(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None and not isinstance(exc, StoreError):
+            log.error("session=%s %s failed", self.row.id, task.get_name(), exc_info=exc)
+
+
+def _stem(path: str) -> str:
+    return path.rsplit("/", 1)[-1].removesuffix(".chat")

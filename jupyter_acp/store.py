@@ -1,0 +1,369 @@
+"""The coordinator's database: `append`, `read`, `follow`. The only module that talks to sqlite3.
+
+Theory of operation: one writer thread takes whatever batches are waiting and commits them together (group commit).
+A batch is events of one session plus the changes of rows that go with them: both or neither. A reader gets events
+only after their commit, from a small in-memory tail while it keeps up and from the database where it does not, so a
+slow reader costs no memory. A durable batch is synced to disk (WAL, synchronous=FULL) before its future resolves;
+others are synced by the next durable one, at the latest a second later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from .events import Event, encode
+from .exceptions import StoreError
+from .records import Change, PermissionRow, SessionRow, TurnRow
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+TAIL_EVENTS = 512
+TAIL_BYTES = 1 << 20
+READ_BYTES = 256 << 10
+SYNC_SECONDS = 1.0
+
+T = TypeVar("T")
+_Row: TypeAlias = tuple[str, int, float, "str | None", str, str]
+
+
+@dataclass(slots=True)
+class _Batch:
+    session_id: str
+    rows: list[_Row]
+    changes: Sequence[Change]
+    durable: bool
+    future: asyncio.Future[None]
+
+
+class _Tail:
+    """The newest committed events of one session, as wire text, and whoever waits for more."""
+
+    def __init__(self) -> None:
+        self.events: deque[tuple[int, str]] = deque()
+        self.size = 0
+        self.changed = asyncio.Event()
+        self.followers = 0
+
+    def push(self, rows: Iterable[_Row]) -> None:
+        for _, seq, when, turn, kind, data in rows:
+            text = _wire(seq, when, turn, kind, data)
+            self.events.append((seq, text))
+            self.size += len(text)
+        while self.events and (len(self.events) > TAIL_EVENTS or self.size > TAIL_BYTES):
+            self.size -= len(self.events.popleft()[1])
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def since(self, after: int) -> list[str] | None:
+        """Events after `after`, or None where the tail no longer reaches back so far."""
+        if not self.events or self.events[0][0] > after + 1:
+            return None
+        first = self.events[0][0]
+        chosen: list[str] = []
+        size = 0
+        for index in range(after + 1 - first, len(self.events)):
+            text = self.events[index][1]
+            chosen.append(text)
+            size += len(text)
+            if size > READ_BYTES:
+                break
+        return chosen
+
+
+class Store:
+    """Sessions, turns, permissions and the log, in one SQLite file.
+
+    Parameters
+    ----------
+    path
+        The database file; its folder is made, 0700, where it is missing.
+
+    Raises
+    ------
+    StoreError
+        From every awaited call, where the database cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._tails: dict[str, _Tail] = {}
+        self._reader = ThreadPoolExecutor(1, "acp-store-read")
+        self._thread = threading.Thread(target=self._write, name="acp-store-write", daemon=True)
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        """Open or create the database and start the writer. StoreError where that is impossible."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._db = await self._loop.run_in_executor(None, _connect, self.path)
+            self._read_db = await self._loop.run_in_executor(self._reader, _connect, self.path)
+        except (sqlite3.Error, OSError) as exc:
+            raise StoreError(f"the database {self.path} cannot be opened: {exc}") from exc
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Commit what waits, then close. Followers end."""
+        if self._loop is None:
+            return
+        self._queue.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        await self._loop.run_in_executor(self._reader, self._read_db.close)
+        self._reader.shutdown()
+        self._db.close()
+
+    def append(
+        self, session_id: str, events: Sequence[Event], changes: Sequence[Change] = (), *, durable: bool = False
+    ) -> asyncio.Future[None]:
+        """Queue events and changes of rows as one transaction, in the order of the calls.
+
+        The returned future resolves once they are committed (and on disk, where `durable`), or has StoreError.
+        """
+        assert self._loop is not None, "open() first"
+        rows = [(session_id, e.seq, e.time, e.turn, str(e.kind), encode(e.data)) for e in events]
+        future: asyncio.Future[None] = self._loop.create_future()
+        size = sum(len(row[5]) for row in rows)
+        self._waiting += size
+        if self._waiting > 8 << 20:
+            self._room.clear()
+        future.add_done_callback(lambda _: self._done(size))
+        self._queue.put(_Batch(session_id, rows, changes, durable, future))
+        return future
+
+    async def room(self) -> None:
+        """Return once less than 8 MiB wait for the disk: the back-pressure on a fast agent."""
+        await self._room.wait()
+
+    async def read(self, session_id: str, after: int = 0, limit: int = 1000) -> list[str]:
+        """Up to `limit` events after seq `after`, as wire text, about 256 KiB at most (one event at least)."""
+        return await self._call(self._select, session_id, after, limit)
+
+    async def turn_events(self, session_id: str, turn: str, after: int = 0, limit: int = 5000) -> list[str]:
+        """Events of one turn after seq `after`, as wire text."""
+        sql = "SELECT seq, time, turn, kind, data FROM events WHERE session_id=? AND turn=? AND seq>? ORDER BY seq LIMIT ?"
+        return await self._call(
+            lambda: [_wire(*row) for row in self._read_db.execute(sql, (session_id, turn, after, limit))]
+        )
+
+    async def follow(self, session_id: str, after: int = 0) -> AsyncIterator[list[str]]:
+        """Every event after seq `after`, in order, without gap or repeat: what is there, then what comes, for ever."""
+        tail = self._tails.setdefault(session_id, _Tail())
+        tail.followers += 1
+        try:
+            while True:
+                changed = tail.changed
+                found = tail.since(after)
+                if found is None:
+                    found = await self.read(session_id, after)
+                if found:
+                    after += len(found)
+                    yield found
+                else:
+                    await changed.wait()
+        finally:
+            tail.followers -= 1
+            if not tail.followers:
+                self._tails.pop(session_id, None)
+
+    async def last_seq(self, session_id: str) -> int:
+        """The newest seq of a session, 0 where it has no events."""
+        sql = "SELECT coalesce(max(seq), 0) FROM events WHERE session_id = ?"
+        return await self._call(lambda: int(self._read_db.execute(sql, (session_id,)).fetchone()[0]))
+
+    async def first_seq(self, session_id: str) -> int:
+        """The oldest seq still kept, 0 where there is none."""
+        sql = "SELECT coalesce(min(seq), 0) FROM events WHERE session_id = ?"
+        return await self._call(lambda: int(self._read_db.execute(sql, (session_id,)).fetchone()[0]))
+
+    async def sessions(self, root: str) -> list[SessionRow]:
+        """The open sessions of one project folder, oldest first."""
+        sql = "SELECT * FROM sessions WHERE root = ? AND closed = 0 ORDER BY created"
+        return await self._call(lambda: [SessionRow.load(row) for row in self._read_db.execute(sql, (root,))])
+
+    async def turns(self, session_id: str, *, unfinished: bool = False) -> list[TurnRow]:
+        """The turns of a session in queue order; only those not ended where `unfinished`."""
+        sql = "SELECT * FROM turns WHERE session_id = ?" + (" AND state != 'ended'" if unfinished else "")
+        sql += " ORDER BY position"
+        return await self._call(lambda: [TurnRow.load(row) for row in self._read_db.execute(sql, (session_id,))])
+
+    async def turn(self, session_id: str, turn_id: str) -> TurnRow | None:
+        """One turn, or None."""
+        sql = "SELECT * FROM turns WHERE session_id = ? AND id = ?"
+
+        def find() -> TurnRow | None:
+            row = self._read_db.execute(sql, (session_id, turn_id)).fetchone()
+            return row and TurnRow.load(row)
+
+        return await self._call(find)
+
+    async def last_turn_position(self, session_id: str) -> int:
+        """The highest queue position ever given in a session."""
+        sql = "SELECT coalesce(max(position), 0) FROM turns WHERE session_id = ?"
+        return await self._call(lambda: int(self._read_db.execute(sql, (session_id,)).fetchone()[0]))
+
+    async def permission(self, permission_id: str) -> PermissionRow | None:
+        """One question of an agent, answered or not, or None."""
+
+        def find() -> PermissionRow | None:
+            row = self._read_db.execute("SELECT * FROM permissions WHERE id = ?", (permission_id,)).fetchone()
+            return row and PermissionRow.load(row)
+
+        return await self._call(find)
+
+    async def permissions(self, session_id: str, *, number_above: int | None = None) -> list[PermissionRow]:
+        """The pending questions of a session; with `number_above` those answered by a later message instead."""
+        values: tuple[object, ...] = (session_id,) if number_above is None else (session_id, number_above)
+        which = "answer IS NULL" if number_above is None else "number > ?"
+        sql = f"SELECT * FROM permissions WHERE session_id = ? AND {which} ORDER BY asked"
+        return await self._call(lambda: [PermissionRow.load(row) for row in self._read_db.execute(sql, values)])
+
+    def _done(self, size: int) -> None:
+        self._waiting -= size
+        if self._waiting <= 8 << 20:
+            self._room.set()
+
+    async def _call(self, function: Callable[..., T], *args: object) -> T:
+        """Run a read in the reader's thread."""
+        assert self._loop is not None, "open() first"
+        try:
+            return await self._loop.run_in_executor(self._reader, function, *args)
+        except sqlite3.Error as exc:
+            raise StoreError(f"the database could not be read: {exc}") from exc
+
+    def _select(self, session_id: str, after: int, limit: int) -> list[str]:
+        sql = "SELECT seq, time, turn, kind, data FROM events WHERE session_id=? AND seq>? ORDER BY seq LIMIT ?"
+        found: list[str] = []
+        size = 0
+        with contextlib.closing(self._read_db.execute(sql, (session_id, after, limit))) as cursor:
+            for row in cursor:
+                found.append(_wire(*row))
+                size += len(found[-1])
+                if size > READ_BYTES:
+                    break
+        return found
+
+    def _write(self) -> None:
+        """The writer thread: group commit until None arrives."""
+        unsynced_since: float | None = None
+        while True:
+            batches: list[_Batch] = []
+            last = False
+            try:
+                timeout = None if unsynced_since is None else max(0.0, unsynced_since + SYNC_SECONDS - time.monotonic())
+                item = self._queue.get(timeout=timeout)
+                while True:
+                    if item is None:
+                        last = True
+                        break
+                    batches.append(item)
+                    if len(batches) >= 256:
+                        break
+                    item = self._queue.get_nowait()
+            except queue.Empty:
+                pass
+            overdue = unsynced_since is not None and time.monotonic() >= unsynced_since + SYNC_SECONDS
+            durable = last or overdue or any(batch.durable for batch in batches)
+            if batches or (durable and unsynced_since is not None):
+                self._commit(batches, durable)
+                unsynced_since = None if durable else (unsynced_since or time.monotonic())
+            if last:
+                return
+
+    def _commit(self, batches: list[_Batch], durable: bool) -> None:
+        try:
+            self._transaction(batches, durable)
+        except sqlite3.Error as exc:
+            if len(batches) < 2:
+                self._finish(batches, exc)
+                return
+            # One bad batch must not fail its neighbours: each once more, alone.
+            for batch in batches:
+                self._commit([batch], durable)
+        else:
+            self._finish(batches, None)
+
+    def _transaction(self, batches: list[_Batch], durable: bool) -> None:
+        db = self._db
+        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for batch in batches:
+                for sql, values in batch.changes:
+                    db.execute(sql, values)
+                db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", batch.rows)
+            if not batches:
+                # An empty commit writes no frame and so syncs nothing.
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _finish(self, batches: list[_Batch], error: Exception | None) -> None:
+        assert self._loop is not None
+        # A loop that is already closed has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._tell, batches, error)
+
+    def _tell(self, batches: list[_Batch], error: Exception | None) -> None:
+        for batch in batches:
+            if error is None and batch.rows and (tail := self._tails.get(batch.session_id)):
+                tail.push(batch.rows)
+            if batch.future.done():
+                continue
+            if error is None:
+                batch.future.set_result(None)
+            else:
+                failure = StoreError(f"the database could not be written: {error}")
+                failure.__cause__ = error
+                batch.future.set_exception(failure)
+                batch.future.exception()  # the owner may look later: no "never retrieved" at the end
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 1000")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        db.close()
+        raise StoreError(
+            f"{path} was written by a newer jupyter_acp (schema {version}); this one knows {SCHEMA_VERSION}"
+        )
+    if version == 0:
+        db.execute("BEGIN IMMEDIATE")
+        # Another process may have been faster.
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            for statement in (files(__package__) / "schema.sql").read_text("utf-8").split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    path.chmod(0o600)
+    return db
+
+
+def _wire(seq: int, when: float, turn: str | None, kind: str, data: str) -> str:
+    """The wire form of an event whose data is JSON already."""
+    return f'{{"seq":{seq},"time":{when!r},"turn":{encode(turn)},"kind":"{kind}","data":{data}}}'
