@@ -1,0 +1,184 @@
+"""What every test may use: a real Jupyter Server with the extension, its own data folders, and `drive` to talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest_plugins = ["pytest_jupyter.jupyter_server"]
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def golden() -> Callable[[str], Any]:
+    """Read a golden event by its kind."""
+    return lambda kind: json.loads((TESTS / "golden" / "events" / f"{kind}.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def agent_config() -> dict[str, Any]:
+    """More agents for the server of a test; override it in a module."""
+    return {}
+
+
+@pytest.fixture
+def jp_server_config(tmp_path: Path, agent_config: dict[str, Any]) -> dict[str, Any]:
+    os.environ["XDG_STATE_HOME"] = str(tmp_path / "state")
+    return {
+        "ServerApp": {"jpserver_extensions": {"jupyter_acp": True}},
+        "AcpExtension": {
+            "database": str(tmp_path / "coordinator.db"),
+            "runtime_dir": str(tmp_path / "run"),
+            "default_agent": "demo",
+            "cancel_grace": 1.0,
+            "kill_grace": 1.0,
+            "agents": {
+                "delegating": {
+                    "command": [sys.executable, "-m", "jupyter_acp.testing"],
+                    "env": {"XDG_STATE_HOME": str(tmp_path / "state")},
+                    "delegates": True,
+                },
+                **agent_config,
+            },
+        },
+    }
+
+
+class Drive:
+    """The public interface of one server, as a client uses it."""
+
+    def __init__(self, fetch: Any, ws_fetch: Any, server: Any) -> None:
+        self._fetch = fetch
+        self._ws_fetch = ws_fetch
+        self.server = server
+        self.root = Path(server.root_dir)
+        self._turns = 0
+
+    async def request(self, method: str, *path: str, body: object = None, **query: object) -> tuple[int, Any]:
+        """Status and JSON of `api/acp/{path}`."""
+        response = await self._fetch(
+            "api",
+            "acp",
+            *path,
+            method=method,
+            params={key: str(value) for key, value in query.items()},
+            body=None if body is None else json.dumps(body),
+            allow_nonstandard_methods=True,
+            raise_error=False,
+        )
+        text = response.body.decode()
+        return response.code, json.loads(text) if text and text[0] in "[{" else text
+
+    async def ok(self, method: str, *path: str, body: object = None, **query: object) -> Any:
+        """As `request`, and it must succeed."""
+        status, answer = await self.request(method, *path, body=body, **query)
+        assert status < 400, (status, answer)
+        return answer
+
+    async def open(self, path: str = "a.chat", **body: object) -> Conversation:
+        """The session of a chat."""
+        summary = await self.ok("POST", "projects", "local", "sessions", body={"path": path, **body})
+        return Conversation(self, summary["id"])
+
+    async def subscribe(self, session_id: str, after: int = 0) -> Any:
+        """A WebSocket on the events of a session."""
+        return await self._ws_fetch(
+            "api", "acp", "projects", "local", "sessions", session_id, "events", "subscribe", params={"after": str(after)}
+        )
+
+
+class Conversation:
+    """One session, seen by a client that follows its log."""
+
+    def __init__(self, drive: Drive, session_id: str) -> None:
+        self.drive = drive
+        self.id = session_id
+        self.events: list[dict[str, Any]] = []
+        self._socket: Any = None
+        self._turns = 0
+
+    async def call(self, method: str, *path: str, body: object = None, **query: object) -> Any:
+        """A route below this session; it must succeed."""
+        return await self.drive.ok(method, "projects", "local", "sessions", self.id, *path, body=body, **query)
+
+    async def refused(self, method: str, *path: str, body: object = None, **query: object) -> tuple[int, str]:
+        """A route below this session that must not succeed: its status and reason."""
+        status, answer = await self.drive.request(
+            method, "projects", "local", "sessions", self.id, *path, body=body, **query
+        )
+        assert status >= 400, (status, answer)
+        assert isinstance(answer["message"], str)
+        return status, answer["reason"]
+
+    async def summary(self) -> dict[str, Any]:
+        result: dict[str, Any] = await self.call("GET")
+        return result
+
+    async def submit(self, prompt: object, turn: str | None = None, **body: object) -> str:
+        """Queue a prompt; the id of its turn."""
+        self._turns += 1
+        turn = turn or f"t{self._turns}"
+        await self.call("POST", "turns", body={"id": turn, "prompt": prompt, **body})
+        return turn
+
+    async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read on until an event is as wanted; every event read is in `events`, each once and in order."""
+        if self._socket is None:
+            self._socket = await self.drive.subscribe(self.id, len(self.events))
+            self._ahead: list[dict[str, Any]] = []
+        while True:
+            while self._ahead:
+                event = self._ahead.pop(0)
+                assert event["seq"] == len(self.events) + 1
+                self.events.append(event)
+                if wanted(event):
+                    return event
+            text = await self._socket.read_message()
+            assert text is not None, "the socket was closed"
+            self._ahead = json.loads(text)
+
+    async def until_kind(self, kind: str, **data: object) -> dict[str, Any]:
+        """Read on until an event of this kind with these data."""
+        return await self.until(
+            lambda event: event["kind"] == kind and all(event["data"].get(k) == v for k, v in data.items())
+        )
+
+    async def run(self, prompt: object, turn: str | None = None, **body: object) -> dict[str, Any]:
+        """Submit and wait for the end: the data of `turn_ended`."""
+        turn = await self.submit(prompt, turn, **body)
+        ended: dict[str, Any] = (await self.until_kind("turn_ended", id=turn))["data"]
+        return ended
+
+    def of(self, kind: str, turn: str | None = None) -> list[dict[str, Any]]:
+        """The data of the events of a kind read so far."""
+        return [e["data"] for e in self.events if e["kind"] == kind and turn in (None, e["turn"])]
+
+    def text(self, turn: str) -> str:
+        """What the agent said in a turn."""
+        return "".join(data["text"] for data in self.of("message_delta", turn))
+
+    async def hang_up(self) -> None:
+        """Close the socket; `until` opens another that goes on after the last event."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            # What had come but was not looked at is sent again.
+            self._ahead = []
+
+
+@pytest.fixture
+async def drive(jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: Any) -> AsyncIterator[Drive]:
+    """A server with the extension; its agents end with the test."""
+    driver = Drive(jp_fetch, jp_ws_fetch, jp_serverapp)
+    yield driver
+    extension = jp_serverapp.extension_manager.extension_apps["jupyter_acp"]
+    for app in extension:
+        for summary in app.coordinator.summaries():
+            await app.coordinator.close(summary["id"])

@@ -1,0 +1,185 @@
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from jupyter_acp.events import Event, Kind
+from jupyter_acp.exceptions import StoreError
+from jupyter_acp.records import PermissionRow, SessionRow, TurnRow
+from jupyter_acp.store import TAIL_EVENTS, Store
+from jupyter_acp.turn import TurnState
+
+ROW = SessionRow(
+    id="s", root="/project", project="local", path="a.chat", chat_id="c", agent="demo", cwd="/project", title="a", created=1.0
+)
+
+
+def event(seq: int, text: str = "x", turn: str | None = None) -> Event:
+    return Event(seq=seq, time=1.5, turn=turn, kind=Kind.MESSAGE_DELTA, data={"message_id": "m", "text": text})
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Store]:
+    store = Store(path / "data" / "acp.db")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def with_store(path: Path, test: Callable[[Store], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with opened(path) as store:
+            await store.append("s", [], [ROW.save()])
+            await test(store)
+
+    asyncio.run(main())
+
+
+async def take(store: Store, count: int, after: int = 0) -> list[int]:
+    seen: list[int] = []
+    async for events in store.follow("s", after):
+        seen += [json.loads(text)["seq"] for text in events]
+        if len(seen) >= count:
+            break
+    return seen
+
+
+def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        await store.append("s", [event(1, "Z\u00fcrich"), event(2, turn="t")])
+        first, second = await store.read("s")
+        assert json.loads(first) == json.loads(event(1, "Z\u00fcrich").to_json())
+        assert json.loads(second)["turn"] == "t"
+        assert await store.read("s", after=1) == [second]
+        assert await store.turn_events("s", "t") == [second]
+        assert (await store.first_seq("s"), await store.last_seq("s")) == (1, 2)
+
+    with_store(tmp_path, test)
+
+
+def test_a_follower_gets_the_backlog_and_then_what_comes_without_gap_or_repeat(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        total = TAIL_EVENTS * 3
+        for seq in range(1, TAIL_EVENTS):
+            store.append("s", [event(seq)])
+        readers = [asyncio.create_task(take(store, total - after, after)) for after in (0, 0, 7)]
+        for seq in range(TAIL_EVENTS, total + 1):
+            await store.append("s", [event(seq)])
+        for reader, after in zip(readers, (0, 0, 7), strict=True):
+            assert await reader == list(range(after + 1, total + 1))
+
+    with_store(tmp_path, test)
+
+
+def test_a_reader_that_falls_behind_is_served_from_the_database(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        await store.append("s", [event(1)])
+        follower = store.follow("s")
+        assert len(await anext(follower)) == 1
+        for start in range(2, TAIL_EVENTS * 4, 100):
+            await store.append("s", [event(seq, "y" * 1000) for seq in range(start, start + 100)])
+        last = await store.last_seq("s")
+        seen = 1
+        while seen < last:
+            batch = await anext(follower)
+            assert json.loads(batch[0])["seq"] == seen + 1
+            seen += len(batch)
+        await follower.aclose()  # type: ignore[attr-defined]  # an async generator in fact
+
+    with_store(tmp_path, test)
+
+
+def test_events_and_rows_are_committed_together_or_not_at_all(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        await store.append("s", [event(1)])
+        with pytest.raises(StoreError):
+            await store.append("s", [event(1)], [SessionRow.save(_titled("changed"))])
+        [row] = await store.sessions("/project")
+        assert row.title == "a"
+
+    with_store(tmp_path, test)
+
+
+def test_a_second_writer_of_a_session_is_refused_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        good, bad, other = (store.append("s", [event(seq)]) for seq in (1, 1, 2))
+        await good
+        with pytest.raises(StoreError):
+            await bad
+        await other
+        assert await store.last_seq("s") == 2
+
+    with_store(tmp_path, test)
+
+
+def test_the_schema_allows_one_active_turn_per_session(tmp_path: Path) -> None:
+    def turn(id: str, state: TurnState) -> TurnRow:
+        return TurnRow(session_id="s", id=id, position=1, state=state, prompt=[], text="", user={})
+
+    async def test(store: Store) -> None:
+        await store.append("s", [], [turn("a", TurnState.RUNNING).save(), turn("b", TurnState.QUEUED).save()])
+        with pytest.raises(StoreError, match="UNIQUE"):
+            await store.append("s", [], [turn("b", TurnState.CANCELLING).save()])
+        await store.append("s", [], [turn("a", TurnState.ENDED).save(), turn("b", TurnState.RUNNING).save()])
+        assert [row.id for row in await store.turns("s", unfinished=True)] == ["b"]
+
+    with_store(tmp_path, test)
+
+
+def test_a_question_keeps_the_type_of_the_agents_request_id(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        rows = [
+            PermissionRow(id=name, session_id="s", turn=None, request_id=rid, request={"id": name}, asked=1.0)
+            for name, rid in (("p", 7), ("q", "7"))
+        ]
+        await store.append("s", [], [row.save() for row in rows])
+        assert await store.permissions("s") == rows
+
+    with_store(tmp_path, test)
+
+
+def test_what_was_committed_is_there_for_the_next_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as store:
+            await store.append("s", [event(1)], [ROW.save()])
+        async with opened(tmp_path) as store:
+            assert await store.sessions("/project") == [ROW]
+            assert await store.last_seq("s") == 1
+
+    asyncio.run(main())
+
+
+def test_a_database_of_a_newer_version_is_left_alone_with_a_clear_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path) as store:
+            path = store.path
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+        with pytest.raises(StoreError, match="newer jupyter_acp"):
+            async with opened(tmp_path):
+                raise AssertionError("opened")
+
+    asyncio.run(main())
+
+
+def test_a_path_that_cannot_be_a_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("in the way")
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="cannot be opened"):
+            await Store(tmp_path / "data" / "acp.db").open()
+
+    asyncio.run(main())
+
+
+def _titled(title: str) -> SessionRow:
+    from dataclasses import replace
+
+    return replace(ROW, title=title)
