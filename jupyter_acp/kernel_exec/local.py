@@ -1,0 +1,394 @@
+"""The executor of this machine: the project's files, and commands in a pseudo terminal each.
+
+Files are read and written off the event loop. A command's output is read on it, in small steps; what is past the tail
+is thrown away undecoded, so memory stays flat whatever a command prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import inspect
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from jupyter_acp.exceptions import ExecutorError
+from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment
+from jupyter_acp.kernel_exec.paths import Root
+from jupyter_acp.kernel_exec.processes import MARKER, kill_tree
+
+_log = logging.getLogger(__name__)
+
+_READ = 64 << 10  # bytes read before the loop does something else
+_MERGE = 0.05  # seconds between two pieces of output, at least
+_RATE = 2 << 20  # bytes per second of pieces, at most; the rest is dropped from their start
+_DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
+_KILL_WITHIN = 5.0
+_WINDOW = (40, 120)
+
+# The session's leader takes the terminal by opening it. A shell does that; forking Python to do it would not be safe
+# beside threads. `exec` leaves pid, exit status and signal to the command itself.
+_TAKE_TERMINAL = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
+
+
+class LocalExecutor:
+    """Files and commands beneath one directory of this machine.
+
+    Parameters
+    ----------
+    root
+        The project's directory.
+    environ
+        What commands get is picked from this by an allow-list; the server's own by default.
+    output_limit
+        Bytes of a command's tail, unless the caller says otherwise.
+    max_output_limit
+        The most that a caller may ask for.
+    file_limit
+        Bytes of text that one read may return.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        environ: Mapping[str, str] | None = None,
+        output_limit: int = 1 << 20,
+        max_output_limit: int = 8 << 20,
+        file_limit: int = 50 << 20,
+    ) -> None:
+        self._root = Root(root)
+        self._environ = os.environ if environ is None else environ
+        self._output_limit = output_limit
+        self._max_output_limit = max_output_limit
+        self._file_limit = file_limit
+        self._commands: set[LocalCommand] = set()
+
+    @property
+    def root(self) -> Path:
+        return self._root.path
+
+    async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
+        """See `Executor.read_text_file`."""
+        return await asyncio.to_thread(self._read, path, line, limit)
+
+    async def write_text_file(self, path: str, text: str) -> None:
+        """See `Executor.write_text_file`."""
+        await asyncio.to_thread(self._write, path, text)
+
+    async def spawn(
+        self,
+        command: Sequence[str] | str,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        output_limit: int | None = None,
+        on_output: OnOutput | None = None,
+        on_exit: OnExit | None = None,
+    ) -> LocalCommand:
+        """See `Executor.spawn`. `output_limit` is cut to `max_output_limit`."""
+        limit = self._output_limit if output_limit is None else min(max(output_limit, 0), self._max_output_limit)
+        identity = secrets.token_hex(8)
+        environment = {**command_environment(self._environ), **(env or {}), MARKER: identity}
+        argv = [_shell(), "-c", command] if isinstance(command, str) else list(command)
+        folder = self._root.open_directory(cwd)
+        try:
+            process, master, slave = await _start(argv, folder, environment)
+        finally:
+            os.close(folder)
+        started = LocalCommand(
+            identity,
+            process,
+            master,
+            slave,
+            tail=Tail(limit),
+            pending=Tail(self._output_limit),
+            on_output=on_output,
+            on_exit=on_exit,
+            on_close=self._commands.discard,
+        )
+        self._commands.add(started)
+        return started
+
+    async def stop(self) -> None:
+        """Close every command and the root. Idempotent."""
+        await asyncio.gather(*(command.close() for command in list(self._commands)))
+        self._root.close()
+
+    def _read(self, path: str, line: int | None, limit: int | None) -> str:
+        with self._root.open_read(path) as file:
+            if line is None and limit is None:
+                data = file.read(self._file_limit + 1)
+            else:
+                for _ in range((line or 1) - 1):
+                    if not file.readline():
+                        break
+                data = self._lines(file.readline, limit)
+        if len(data) > self._file_limit:
+            raise ExecutorError(f"{path}: more than {self._file_limit >> 20} MiB; ask for some of its lines")
+        if b"\0" in data:
+            raise ExecutorError(f"{path}: not a text file")
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            raise ExecutorError(f"{path}: not UTF-8 text") from exc
+
+    def _lines(self, readline: Callable[[int], bytes], limit: int | None) -> bytes:
+        taken = bytearray()
+        lines = 0
+        while len(taken) <= self._file_limit and (limit is None or lines < limit):
+            piece = readline(self._file_limit + 1)
+            if not piece:
+                break
+            taken += piece
+            lines += 1
+        return bytes(taken)
+
+    def _write(self, path: str, text: str) -> None:
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as exc:
+            raise ExecutorError(f"{path}: the text has lone surrogates and cannot be written as UTF-8") from exc
+        with self._root.open_write(path) as file:
+            file.write(data)
+
+
+class LocalCommand:
+    """A command of this machine. See `base.Command`; `LocalExecutor.spawn` makes them.
+
+    After the exit, what a background child still prints is read, so that it does not block, and dropped.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        process: asyncio.subprocess.Process,
+        master: int,
+        slave: int,
+        *,
+        tail: Tail,
+        pending: Tail,
+        on_output: OnOutput | None,
+        on_exit: OnExit | None,
+        on_close: Callable[[LocalCommand], None],
+    ) -> None:
+        self.id = identity
+        self.pid = process.pid
+        self.exit: Exit | None = None
+        self._process = process
+        self._master = master
+        # held till the exit: a command that lets its terminal go would else be hung up, and may open it again
+        self._slave = slave
+        self._tail = tail
+        self._pending = pending
+        self._text = TextStream()
+        self._on_output = on_output
+        self._on_exit = on_exit
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._reading = False
+        self._delivering = False
+        self._drained = False  # from here on output is dropped
+        self._news = asyncio.Event()
+        self._end_of_output = asyncio.Event()
+        self._resume()
+        self._task = asyncio.create_task(self._follow(), name=f"command {identity}")
+
+    def output(self) -> tuple[str, bool]:
+        """See `Command.output`."""
+        return self._tail.text(final=self._drained)
+
+    async def wait(self) -> Exit:
+        """See `Command.wait`."""
+        await asyncio.wait([self._task])
+        if self.exit is None:
+            raise ExecutorError(f"command {self.id} was let go before it ended") from self._failure()
+        return self.exit
+
+    async def kill(self, grace: float = 0.5) -> None:
+        """See `Command.kill`. ExecutorError if something is still there after 5 s (it waits for the kernel)."""
+        if self._process.returncode is None and grace > 0:
+            await asyncio.to_thread(kill_tree, self.id, self._leader(), signal.SIGTERM)
+            await asyncio.wait([self._task], timeout=grace)
+        try:
+            async with asyncio.timeout(_KILL_WITHIN):
+                # until none is left: one of them may have forked between the look and the blow
+                # (a look at intervals, for the kernel tells nobody but a parent)
+                while await asyncio.to_thread(kill_tree, self.id, self._leader(), signal.SIGKILL):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+                await asyncio.wait([self._task])
+        except TimeoutError as exc:
+            raise ExecutorError(f"command {self.id} (pid {self.pid}) does not end") from exc
+
+    async def close(self) -> None:
+        """See `Command.close`."""
+        try:
+            await self.kill(grace=0)
+        finally:
+            self._on_close(self)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._let_slave_go()
+            self._finish_reading()
+
+    def _failure(self) -> BaseException | None:
+        return None if self._task.cancelled() else self._task.exception()
+
+    def _leader(self) -> int | None:
+        # its number belongs to someone else as soon as it was waited for
+        return self.pid if self._process.returncode is None else None
+
+    async def _follow(self) -> None:
+        """Deliver what comes, then the exit."""
+        exited = asyncio.create_task(self._process.wait())
+        exited.add_done_callback(lambda _: self._news.set())
+        try:
+            while not exited.done():
+                await self._news.wait()
+                self._news.clear()
+                size = await self._deliver()
+                if size:
+                    await asyncio.wait([exited], timeout=max(_MERGE, size / _RATE))
+            self._let_slave_go()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN):
+                    await self._end_of_output.wait()
+            self._drained = True
+            await self._deliver(final=True)
+            self.exit = Exit.of(exited.result())
+            if self._on_exit is not None:
+                await self._call(self._on_exit, self.exit)
+        finally:
+            exited.cancel()
+
+    async def _deliver(self, *, final: bool = False) -> int:
+        if self._on_output is None:
+            return 0
+        data, lost = self._pending.take()
+        text = self._text.decode(data, after_gap=lost, final=final)
+        if text or lost:
+            self._delivering = True
+            await self._call(self._on_output, text, lost)
+            self._delivering = False
+        self._resume()
+        return len(data)
+
+    async def _call(self, listener: Callable[..., object], *args: object) -> None:
+        """A listener's mistake must not keep the command from being followed to its end."""
+        try:
+            result = listener(*args)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            _log.exception("command=%s a listener failed", self.id)
+
+    def _readable(self) -> None:
+        left = _READ
+        while left > 0:
+            try:
+                data = os.read(self._master, left)
+            except BlockingIOError:
+                break
+            except OSError:  # EIO: the last process that held the terminal has gone (Linux)
+                data = b""
+            if not data:
+                self._finish_reading()
+                break
+            left -= len(data)
+            if not self._drained:
+                self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._tail.append(data)
+        if self._on_output is not None:
+            self._pending.append(data)
+            self._news.set()
+            if self._delivering and len(self._pending) >= self._pending.limit:
+                self._pause()
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._master)
+            self._reading = False
+
+    def _resume(self) -> None:
+        if not self._reading and self._master >= 0:
+            self._loop.add_reader(self._master, self._readable)
+            self._reading = True
+
+    def _finish_reading(self) -> None:
+        self._pause()
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
+        self._end_of_output.set()
+
+    def _let_slave_go(self) -> None:
+        if self._slave >= 0:
+            os.close(self._slave)
+            self._slave = -1
+
+
+async def _start(
+    argv: list[str], folder: int, environment: dict[str, str]
+) -> tuple[asyncio.subprocess.Process, int, int]:
+    """The process, leader of its own session and terminal, and the terminal's two ends."""
+    place = _place(folder)
+    if not argv or not _can_start(argv[0], place, environment):
+        raise ExecutorError(f"{argv[0] if argv else 'the command'}: not found, or not executable")
+    with ExitStack() as undo:
+        master, slave = os.openpty()
+        undo.callback(os.close, master)
+        undo.callback(os.close, slave)
+        _set_up_terminal(slave)
+        os.set_blocking(master, False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_TAKE_TERMINAL,
+                os.ttyname(slave),
+                *argv,
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                # by descriptor, so that nobody can put a link in its place
+                cwd=f"/proc/self/fd/{folder}" if sys.platform == "linux" else place,
+                env={**environment, "PWD": place},
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in an argument, a `=` in a variable's name
+            raise ExecutorError(f"{argv[0]}: cannot start: {exc}") from exc
+        undo.pop_all()
+    return process, master, slave
+
+
+def _place(folder: int) -> str:
+    """Where an opened directory is now."""
+    if sys.platform == "linux":
+        return os.readlink(f"/proc/self/fd/{folder}")
+    else:  # macOS
+        name: bytes = fcntl.fcntl(folder, fcntl.F_GETPATH, b"\0" * 1024)
+        return os.fsdecode(name.rstrip(b"\0"))
+
+
+def _can_start(program: str, place: str, environment: Mapping[str, str]) -> bool:
+    name = os.path.join(place, program) if "/" in program else program
+    return shutil.which(name, path=environment.get("PATH")) is not None
+
+
+def _set_up_terminal(slave: int) -> None:
+    settings = termios.tcgetattr(slave)
+    settings[1] &= ~termios.OPOST  # "\n" stays "\n": the output is text for an agent first
+    termios.tcsetattr(slave, termios.TCSANOW, settings)
+    termios.tcsetwinsize(slave, _WINDOW)
+
+
+def _shell() -> str:
+    return shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") or "/bin/sh"
