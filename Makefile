@@ -1,0 +1,111 @@
+# make demo    JupyterLab with the ACP panel, a sample project and the demo agent
+# make test    lint, type checks and all tests; .ci/run is this
+#
+# Both set up what they need in .venv and labextension/node_modules; a second run only does what has changed.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip
+# jlpm and jupyter-builder call each other by name
+JLPM := cd labextension && PATH="$(abspath $(VENV)/bin):$$PATH" jlpm
+PINS := requirements/test.txt
+BUILT := jupyter_acp/labextension/static/style.js
+FRONT := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
+	$(wildcard labextension/*.json labextension/*.js)
+# npm programs that the tests talk to, one folder with a package.json each; those of test-agents are its own
+PEERS := $(patsubst %/package.json,%/node_modules/.installed,\
+	$(filter-out tests/agents_real/%,$(wildcard tests/*/package.json tests/*/*/package.json)))
+REAL_AGENTS := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/agents_real/package.json))
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.PHONY: help demo test setup lint lint-python lint-front format test-agents bench wheel lock clean check-node system-packages
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.demo
+	@$(VENV)/bin/jupyter acp demo
+
+# pytest always runs and its summary comes last; what the linters found is in the exit status
+test: setup
+	@lint=0; $(MAKE) lint || { lint=1; echo "LINT FAILED (above); the tests run all the same" >&2; }; \
+	$(PY) -m pytest -m "not agents" $(ARGS) && [ $$lint -eq 0 ]
+
+setup: system-packages $(VENV)/.test $(PEERS)
+
+lint: $(VENV)/.test
+	@failed=0; $(MAKE) lint-python || failed=1; $(MAKE) lint-front || failed=1; exit $$failed
+
+lint-python: $(VENV)/.test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lint-front: $(VENV)/.test
+	$(JLPM) run lint:check
+	$(JLPM) run test
+
+format: $(VENV)/.test
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(JLPM) run lint
+
+# real agents (codex-acp, ...) against a local stand-in for their model's service: no key, no account
+test-agents: setup $(REAL_AGENTS)
+	$(PY) -m pytest -m agents $(ARGS)
+
+bench: $(VENV)/.test
+	$(PY) -m benchmarks $(ARGS)
+
+# from clean sources, in an environment of its own, as a release is built
+wheel: check-node $(VENV)/.created
+	rm -rf jupyter_acp/labextension labextension/lib dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+lock: $(VENV)/.test
+	@{ sed -n 's/^#/#/p' $(PINS); $(PIP) freeze --exclude-editable --exclude pip --exclude setuptools; } > $(PINS).new
+	@mv $(PINS).new $(PINS)
+
+clean:
+	rm -rf $(VENV) labextension/node_modules labextension/lib jupyter_acp/labextension dist $(dir $(PEERS) $(REAL_AGENTS))
+
+# --- environment, by stamp files ---
+
+check-node:
+	@scripts/check_node.sh
+
+system-packages:
+	@scripts/system_packages.sh
+
+$(VENV)/.created: $(PINS)
+	@echo "Making $(VENV)"
+	@python=$$(scripts/find_python.sh) && "$$python" -m venv $(VENV)
+	@$(PIP) install -q -c $(PINS) "hatchling>=1.27" "hatch-jupyter-builder>=0.10" "jupyter-builder>=1.3,<2"
+	@touch $@
+
+labextension/node_modules/.installed: $(VENV)/.created labextension/package.json $(wildcard labextension/yarn.lock labextension/.yarnrc.yml) | check-node
+	@echo "Installing what builds the panel into labextension/node_modules"
+	@$(JLPM) install
+	@touch $@
+
+$(BUILT): labextension/node_modules/.installed $(FRONT)
+	@echo "Building the panel"
+	@$(JLPM) run build:prod
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml install.json $(BUILT)
+	@echo "Installing jupyter_acp and JupyterLab into $(VENV)"
+	@SKIP_JUPYTER_BUILDER=1 $(PIP) install -q -c $(PINS) --no-build-isolation -e ".[lab]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml install.json $(BUILT)
+	@echo "Installing jupyter_acp and what its tests need into $(VENV)"
+	@SKIP_JUPYTER_BUILDER=1 $(PIP) install -q -c $(PINS) --no-build-isolation -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+%/node_modules/.installed: %/package.json | check-node
+	@echo "Installing $* for the tests"
+	@cd $* && if [ -f package-lock.json ]; then npm ci --no-audit --no-fund; else npm install --no-package-lock --no-audit --no-fund; fi
+	@touch $@
