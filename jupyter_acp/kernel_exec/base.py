@@ -5,9 +5,10 @@ No I/O. A second executor (a headless jupyter-server) keeps the same contract an
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -100,6 +101,13 @@ class Executor(Protocol):
 
     async def stop(self) -> None:
         """Close every command and the project's root."""
+
+
+async def finish_all(endings: Iterable[Awaitable[None]]) -> None:
+    """Wait for every one, then raise the first error: one command that does not end must not spare the others."""
+    for result in await asyncio.gather(*endings, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 class Tail:

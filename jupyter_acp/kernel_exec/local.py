@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jupyter_acp.exceptions import ExecutorError
-from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment
+from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment, finish_all
 from jupyter_acp.kernel_exec.paths import Root
 from jupyter_acp.kernel_exec.processes import MARKER, kill_tree
 
@@ -71,6 +71,7 @@ class LocalExecutor:
         self._max_output_limit = max_output_limit
         self._file_limit = file_limit
         self._commands: set[LocalCommand] = set()
+        self._stopped = False
 
     @property
     def root(self) -> Path:
@@ -115,13 +116,19 @@ class LocalExecutor:
             on_exit=on_exit,
             on_close=self._commands.discard,
         )
+        if self._stopped:  # while it started
+            await started.close()
+            raise ExecutorError("the executor has been stopped")
         self._commands.add(started)
         return started
 
     async def stop(self) -> None:
         """Close every command and the root. Idempotent."""
-        await asyncio.gather(*(command.close() for command in list(self._commands)))
-        self._root.close()
+        self._stopped = True
+        try:
+            await finish_all(command.close() for command in list(self._commands))
+        finally:
+            self._root.close()
 
     def _read(self, path: str, line: int | None, limit: int | None) -> str:
         with self._root.open_read(path) as file:
@@ -224,9 +231,11 @@ class LocalCommand:
                 # (a look at intervals, for the kernel tells nobody but a parent)
                 while await asyncio.to_thread(kill_tree, self.id, self._leader(), signal.SIGKILL):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
-                await asyncio.wait([self._task])
+                await self._process.wait()
         except TimeoutError as exc:
             raise ExecutorError(f"command {self.id} (pid {self.pid}) does not end") from exc
+        # its last output and exit are delivered too, unless whoever listens is stuck: that is no fault of the command
+        await asyncio.wait([self._task], timeout=_KILL_WITHIN)
 
     async def close(self) -> None:
         """See `Command.close`."""

@@ -6,14 +6,13 @@ and never come here. A method raises RequestError for the agent's mistakes and E
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from jupyter_acp.events import JsonObject, Kind
 from jupyter_acp.exceptions import BadRequest, Conflict, NotFound
-from jupyter_acp.kernel_exec.base import Command, Executor, Exit
+from jupyter_acp.kernel_exec.base import Command, Executor, Exit, finish_all
 
 Emit: TypeAlias = Callable[[Kind, JsonObject], Awaitable[None] | None]
 """Takes one event for the log. An awaitable result holds the command's output back."""
@@ -112,14 +111,14 @@ class ClientTerminals:
     async def kill_all(self) -> None:
         """Stop: end every command with all that it started, also what ended ones left behind. Ids stay good."""
         self._stops += 1
-        await asyncio.gather(*(command.kill() for command in self._commands.values()))
+        await finish_all(command.kill() for command in list(self._commands.values()))
 
     async def close(self) -> None:
         """End and forget all; nothing can be created any more. Idempotent."""
         self._closed = True
         commands = list(self._commands.values())
         self._commands.clear()
-        await asyncio.gather(*(command.close() for command in commands))
+        await finish_all(command.close() for command in commands)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from jupyter_acp.kernel_exec.base import Exit, Tail, TextStream, command_environment
+from jupyter_acp.kernel_exec.base import Exit, Tail, TextStream, command_environment, finish_all
 
 
 def test_a_tail_begins_at_a_character() -> None:
@@ -63,3 +65,17 @@ def test_a_command_sees_neither_keys_nor_jupyter() -> None:
     got = command_environment(environ)
     assert (got["PATH"], got["LC_ALL"], got["https_proxy"]) == ("/p", "C", "p")
     assert not {"OPENAI_API_KEY", "JUPYTER_TOKEN", "PYTHONPATH"} & set(got)
+
+
+def test_one_ending_that_fails_does_not_spare_the_others() -> None:
+    ended: list[str] = []
+
+    async def end(name: str) -> None:
+        await asyncio.sleep(0)
+        if name == "bad":
+            raise RuntimeError(name)
+        ended.append(name)
+
+    with pytest.raises(RuntimeError, match="bad"):
+        asyncio.run(finish_all(end(name) for name in ("bad", "a", "b")))
+    assert ended == ["a", "b"]

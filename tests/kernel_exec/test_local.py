@@ -415,3 +415,36 @@ def test_stopping_the_executor_leaves_no_process_no_descriptor_and_no_waiter(tmp
     before = len(os.listdir("/dev/fd"))
     run(test)
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_command_that_starts_while_the_executor_stops_does_not_stay(tmp_path: Path) -> None:
+    async def test() -> None:
+        here = LocalExecutor(tmp_path)
+        starting = asyncio.ensure_future(here.spawn("echo $$ > pid; exec sleep 60"))
+        await asyncio.sleep(0)  # it is starting now
+        await here.stop()
+        with pytest.raises(ExecutorError, match="stopped"):
+            await starting
+
+    before = len(os.listdir("/dev/fd"))
+    run(test)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_listener_that_is_stuck_does_not_save_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jupyter_acp.kernel_exec.local._KILL_WITHIN", 0.5)
+
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            stuck = asyncio.Event()
+
+            async def listen(text: str, truncated: bool) -> None:
+                stuck.set()
+                await asyncio.Event().wait()
+
+            command = await here.spawn("echo x; exec sleep 60", on_output=listen)
+            await stuck.wait()
+            await command.kill(grace=0.1)
+            assert not alive(command.pid)
+
+    run(test)
