@@ -92,6 +92,7 @@ labextension/node_modules/.installed: $(VENV)/.created labextension/package.json
 
 $(BUILT): labextension/node_modules/.installed $(FRONT)
 	@echo "Building the panel"
+	@rm -rf jupyter_acp/labextension
 	@$(JLPM) run build:prod
 	@touch $@
 
