@@ -51,7 +51,6 @@ class AcpExtension(ExtensionApp):
     )
     cancel_grace: Any = Float(5.0, help="Seconds after Stop until the turn's commands are killed.").tag(config=True)
     kill_grace: Any = Float(5.0, help="Seconds after that until the agent is killed.").tag(config=True)
-    terminal_bytes: Any = Int(1 << 20, help="Bytes kept of the output of a delegated command.").tag(config=True)
     end_turns_on_stop: Any = Bool(False, help="End running turns when the server stops, instead of leaving them.").tag(
         config=True
     )
@@ -78,9 +77,7 @@ class AcpExtension(ExtensionApp):
             cancel_grace=self.cancel_grace,
             kill_grace=self.kill_grace,
         )
-        settings = Settings(
-            runtime_dir=runtime, limits=limits, environment=os.environ.copy(), terminal_bytes=self.terminal_bytes
-        )
+        settings = Settings(runtime_dir=runtime, limits=limits, environment=os.environ.copy())
         self.coordinator = Coordinator(
             store=Store(data),
             project=projects.projects()[0],
@@ -90,6 +87,7 @@ class AcpExtension(ExtensionApp):
         )
         self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
         self.settings["acp_account"] = _account(self.serverapp.identity_provider)
+        assert self.serverapp.event_logger is not None
         self.serverapp.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
 
     def initialize_handlers(self) -> None:

@@ -36,7 +36,6 @@ class Settings:
     runtime_dir: Path
     limits: Limits
     environment: Mapping[str, str]
-    terminal_bytes: int = 1 << 20
 
 
 class Coordinator:
@@ -269,7 +268,7 @@ class Coordinator:
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root)
         return Delegation.for_session(
-            executor, session.journal, session.inbox, session.host, self._settings.terminal_bytes
+            executor, self.store, session.journal, session.inbox, lambda: session.host.connection
         )
 
     def _broken(self, session: Session, error: BaseException) -> None:

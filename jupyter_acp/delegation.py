@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 
 from .events import JsonObject, Kind
 from .exceptions import AgentError, ExecutorError, RequestError
+from .inbox import Inbox
 from .journal import Journal
-from .jsonrpc import RequestId
+from .jsonrpc import Connection, RequestId
 from .kernel_exec.base import Executor
 from .kernel_exec.terminals import ClientTerminals
+from .store import Store
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,42 @@ class Delegation:
         self._respond = respond
         self._respond_error = respond_error
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
+
+    @classmethod
+    def for_session(
+        cls,
+        executor: Executor,
+        store: Store,
+        journal: Journal,
+        inbox: Inbox,
+        connection: Callable[[], Connection | None],
+    ) -> Delegation:
+        """The delegation of one session, whose present connection `connection` gives."""
+
+        def emit(kind: Kind, data: JsonObject) -> Awaitable[None]:
+            if kind is Kind.TERMINAL_OUTPUT and not data.get("truncated"):
+                journal.delta(kind, data["terminal_id"], data["data"], turn=inbox.turn)
+            else:
+                journal.append(kind, data, turn=inbox.turn)
+            # A command that writes faster than the disk takes it is held back by its own pty.
+            return store.room()
+
+        async def respond(request_id: RequestId, result: object) -> None:
+            if found := connection():
+                await found.respond(request_id, result)
+
+        async def respond_error(request_id: RequestId, code: int, message: str) -> None:
+            if found := connection():
+                await found.respond_error(request_id, code, message)
+
+        return cls(
+            executor,
+            ClientTerminals(executor, emit),
+            journal,
+            turn=lambda: inbox.turn,
+            respond=respond,
+            respond_error=respond_error,
+        )
 
     def start(self, request_id: RequestId, method: str, params: JsonObject) -> None:
         """Carry out one call; its answer follows."""
@@ -82,7 +120,9 @@ class Delegation:
             code, message = INVALID_PARAMS, f"{method}: {exc}"
         except FileNotFoundError as exc:
             code, message = NOT_FOUND, str(exc)
-        except (RequestError, ExecutorError, OSError) as exc:
+        except RequestError as exc:
+            code, message = INVALID_PARAMS, exc.message
+        except (ExecutorError, OSError) as exc:
             message = str(exc)
         except LookupError as exc:
             code, message = METHOD_NOT_FOUND, str(exc)
@@ -102,16 +142,9 @@ class Delegation:
             await self._executor.write_text_file(path, content)
             self._journal.append(Kind.FILE_CHANGED, {"path": path, "route": "delegated"}, turn=self._turn())
             return {}
-        handler = {
-            "terminal/create": self._terminals.create,
-            "terminal/output": self._terminals.output,
-            "terminal/wait_for_exit": self._terminals.wait_for_exit,
-            "terminal/kill": self._terminals.kill,
-            "terminal/release": self._terminals.release,
-        }.get(method)
-        if handler is None:
-            raise LookupError(f"{method} is not supported by this client")
-        return await handler(params)
+        if method.startswith("terminal/"):
+            return await self._terminals.handle(method, params)
+        raise LookupError(f"{method} is not supported by this client")
 
 
 async def _quietly(sending: Awaitable[None]) -> None:

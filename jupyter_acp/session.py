@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,8 @@ from . import options
 from .access import AVAILABLE, FULL_ACCESS
 from .agent import Agent
 from .agentspec import AgentSpec
-from .chatfile import ChatFile, ChatMessage
+from .chatfile import ChatFile
+from .conversation import Conversation
 from .delegation import METHOD_NOT_FOUND, Delegation
 from .events import JsonObject, Kind
 from .exceptions import (
@@ -39,13 +39,14 @@ from .inbox import Callbacks, Inbox
 from .journal import Journal
 from .jsonrpc import RequestId
 from .permissions import tool_call_id
-from .prompts import preface, prompt_blocks, prompt_text
+from .prompts import preface, prompt_blocks
 from .questions import Questions
-from .records import Change, SessionRow, TurnRow, delivered, remove_turn
+from .records import Change, SessionRow, TurnRow, delivered
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
-from .turn import StopReason, TurnEvent, TurnState, step, stop_reason
+from .turn import StopReason, TurnEvent, TurnState, stop_reason
+from .turnqueue import TurnQueue
 
 log = logging.getLogger(__name__)
 
@@ -85,14 +86,12 @@ class Session:
     ) -> None:
         self.row = row
         self.chat = chat
+        self.conversation = Conversation(chat, spec, self._chat_failed)
         self.spec = spec
         self.error: JsonObject | None = None
         self._store = store
         self._limits = limits
         self._broken = broken
-        self._position = position
-        self._turns: dict[str, TurnRow] = {}
-        self._active: TurnRow | None = None
         self._recorded: asyncio.Future[None] | None = None
         self._prompting: asyncio.Task[JsonObject] | None = None
         self._sent = False
@@ -102,9 +101,8 @@ class Session:
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone = False
-        self._dirty = False
-        self._saving: asyncio.Task[None] | None = None
         self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
+        self.turns = TurnQueue(row.id, self.journal, position=position, limit=limits.queue)
         self.inbox = Inbox(
             self.journal,
             store,
@@ -148,16 +146,13 @@ class Session:
 
     async def recover(self, turns: list[TurnRow]) -> None:
         """Go on where an earlier coordinator stopped: `turns` are those not ended. Then as `open`."""
-        for turn in turns:
-            self._turns[turn.id] = turn
-            if turn.active:
-                self._active = turn
-        if self._active is not None:
-            await self._restore_text(self._active.id)
+        self.turns.restore(turns)
+        if self.turns.active is not None:
+            await self._restore_text(self.turns.active.id)
         self.questions.restore(await self._store.permissions(self.row.id))
         if self.row.runner is not None:
             await self._attach(self.row.runner)
-        elif self._active is not None and self._active.number is not None:
+        elif self.turns.active is not None and self.turns.active.number is not None:
             await self._abandon("the server stopped during this turn and its agent is gone")
         await self.open()
 
@@ -172,11 +167,11 @@ class Session:
         if self._delegation is not None:
             await self._delegation.close()
         await self.host.detach()
-        await self._save_chat_now()
+        await self.conversation.close()
 
     async def close(self) -> None:
         """End the session for good: the agent, its commands, the running turn. The chat file stays."""
-        if self._active is not None:
+        if self.turns.active is not None:
             await self.interrupt()
             await self._over.wait()
         self._gone = True
@@ -185,12 +180,12 @@ class Session:
         if self._delegation is not None:
             await self._delegation.close()
         await self.host.stop()
-        for turn in list(self._turns.values()):
-            self._finish(turn, StopReason.CANCELLED, None)
+        for turn in self.turns.waiting:
+            self.turns.finish(turn, StopReason.CANCELLED, None)
         self._save_row(closed=True, runner=None)
         self.journal.append(Kind.SESSION_CLOSED, {}, turn=None)
         await self.journal.commit(durable=True)
-        await self._save_chat_now()
+        await self.conversation.close()
 
     async def _stop_tasks(self) -> None:
         if self._prompting is not None:
@@ -211,67 +206,40 @@ class Session:
         is read-only.
         """
         blocks = prompt_blocks(prompt)
-        known = self._turns.get(turn_id) or await self._store.turn(self.row.id, turn_id)
-        if known := self._turns.get(turn_id) or known:
+        known = self.turns.get(turn_id) or await self._store.turn(self.row.id, turn_id)
+        if known := self.turns.get(turn_id) or known:
             return known
         self._check_writable()
-        if len(self._turns) >= self._limits.queue:
-            raise Conflict(f"{len(self._turns)} prompts wait already", "queue_full")
         if config:
             await self.configure(config)
-        self._position += 1
-        turn = TurnRow(
-            session_id=self.row.id,
-            id=turn_id,
-            position=self._position,
-            state=TurnState.QUEUED,
-            prompt=blocks,
-            text=prompt_text(blocks),
-            user=user,
-        )
-        self._turns[turn.id] = turn
-        data = {"id": turn.id, "position": len(self._turns), "text": turn.text, "prompt": blocks, "user": user}
-        self.journal.append(Kind.TURN_QUEUED, data, turn=turn.id, changes=[turn.save()])
+        turn = self.turns.add(turn_id, blocks, user)
         try:
-            if self._active is None and self._begin_next():
+            if self._begin_next():
                 # Both facts in one commit: a prompt to an idle agent costs one sync to disk.
                 assert self._recorded is not None
                 await self._recorded
             else:
-                self._changed()
+                self.turns.announce()
                 await self.journal.commit(durable=True)
         finally:
             self._wake.set()
-        return self._turns.get(turn_id, turn)
+        return self.turns.get(turn_id) or turn
 
     async def edit(self, turn_id: str, prompt: object) -> TurnRow:
         """Replace the prompt of a queued turn. Conflict once it runs."""
-        turn = replace(self._queued(turn_id), prompt=(blocks := prompt_blocks(prompt)), text=prompt_text(blocks))
-        self._turns[turn_id] = turn
-        data = {"id": turn.id, "text": turn.text, "prompt": blocks}
-        self.journal.append(Kind.TURN_EDITED, data, turn=turn.id, changes=[turn.save()])
-        self._changed()
+        turn = self.turns.edit(turn_id, prompt_blocks(prompt))
         await self.journal.commit(durable=True)
         return turn
 
     async def withdraw(self, turn_id: str) -> None:
         """Take a queued turn back. Conflict once it runs."""
-        turn = self._queued(turn_id)
-        del self._turns[turn.id]
-        data = {"id": turn.id, "stop_reason": StopReason.CANCELLED, "elapsed_ms": 0, "withdrawn": True}
-        self.journal.append(Kind.TURN_ENDED, data, turn=turn.id)
-        self._changed()
-        await self.journal.commit([remove_turn(self.row.id, turn.id)], durable=True)
+        self.turns.withdraw(turn_id)
+        await self.journal.commit(durable=True)
 
     async def send_now(self, turn_id: str) -> None:
         """Run a queued turn next, and end the one that runs now."""
-        turn = self._queued(turn_id)
-        first = min((other.position for other in self._turns.values() if not other.active), default=turn.position)
-        if first != turn.position:
-            turn = replace(turn, position=first - 1)
-            self._turns[turn.id] = turn
-        self._changed()
-        await self.journal.commit([turn.save()], durable=True)
+        self.turns.put_first(turn_id)
+        await self.journal.commit(durable=True)
         await self.interrupt()
 
     async def interrupt(self, turn_id: str | None = None) -> None:
@@ -279,10 +247,10 @@ class Session:
 
         Idempotent. With `turn_id` only that turn: a second press must not hit the next one.
         """
-        active = self._active
+        active = self.turns.active
         if active is None or active.state is TurnState.CANCELLING or (turn_id and turn_id != active.id):
             return
-        self._move(TurnEvent.INTERRUPT)
+        self.turns.move(TurnEvent.INTERRUPT)
         try:
             await self.journal.commit(durable=True)
         finally:
@@ -343,7 +311,7 @@ class Session:
         self.host.failures = 0
         self._save_row(agent_session_id=None, preface=True, runner=None)
         self._set_error(None)
-        self._changed(agent_session_id=None)
+        self.turns.announce(agent_session_id=None)
         await self.journal.commit(durable=True)
         self.warm_up()
 
@@ -352,7 +320,7 @@ class Session:
         self.chat.renamed(path)
         title = _stem(path) if self.row.title == _stem(self.row.path) else self.row.title
         self._save_row(path=path, title=title)
-        self._changed(path=path, title=title)
+        self.turns.announce(path=path, title=title)
         await self.journal.commit(durable=True)
 
     def edit_message(self, message_id: str, text: str, by: str) -> None:
@@ -373,10 +341,6 @@ class Session:
         reactions = self.chat.react(message_id, name, by, on)
         self._message_changed({"message_id": message_id, "reactions": reactions})
 
-    def place(self, turn_id: str) -> int:
-        """The place of a turn in the queue: 0 runs or has ended."""
-        return next((turn["position"] for turn in self._turn_list() if turn["id"] == turn_id), 0)
-
     def summary(self) -> JsonObject:
         """The session as the interface shows it (DESIGN 5)."""
         row = self.row
@@ -389,12 +353,12 @@ class Session:
             "agent_session_id": row.agent_session_id,
             "placement": self.spec.placement,
             "cwd": row.cwd,
-            "state": self._state(),
+            "state": self.turns.state,
             "access": {"requested": row.access, "effective": FULL_ACCESS, "available": AVAILABLE},
             "config_options": self.inbox.options,
             "commands": (row.shown.get("commands") or {}).get("commands", []),
             "usage": row.shown.get("usage"),
-            "turns": self._turn_list(),
+            "turns": self.turns.summary(),
             "permissions": [question.request for question in self.questions.pending.values()],
             "parent": row.parent,
             "created": row.created,
@@ -408,7 +372,7 @@ class Session:
 
     async def _work(self) -> None:
         while True:
-            if self._active is None and not self._begin_next():
+            if self.turns.active is None and not self._begin_next():
                 self._wake.clear()
                 await self._wake.wait()
                 continue
@@ -416,40 +380,22 @@ class Session:
 
     def _begin_next(self) -> bool:
         """Start the first queued turn; `_recorded` is when that is on disk. False where nothing waits."""
-        queued = sorted((t for t in self._turns.values() if not t.active), key=lambda t: t.position)
-        if not queued or self._gone:
+        if self._gone or (turn := self.turns.begin()) is None:
             return False
-        now = time.time()
-        turn = replace(
-            queued[0], state=step(queued[0].state, TurnEvent.START), started=now, started_seq=self.journal.last_seq + 1
-        )
-        self._turns[turn.id] = self._active = turn
         self._over.clear()
         self._sent = self._killed = False
         self.inbox.begin(turn.id)
-        message_id = f"{turn.id}-user"
-        sender = str(turn.user.get("username", ""))
-        self.journal.append(
-            Kind.TURN_STARTED,
-            {"id": turn.id, "text": turn.text, "user": turn.user, "message_id": message_id},
-            turn=turn.id,
-            changes=[turn.save()],
-        )
-        message = {"message_id": message_id, "role": "user", "text": turn.text, "sender": sender, "time": now}
+        message = self.conversation.add_prompt(turn)
+        data = {"id": turn.id, "text": turn.text, "user": turn.user, "message_id": message["message_id"]}
+        self.journal.append(Kind.TURN_STARTED, data, turn=turn.id, changes=[turn.save()])
         self.journal.append(Kind.MESSAGE, message, turn=turn.id)
-        self._changed()
+        self.turns.announce()
         self._recorded = self.journal.commit(durable=True)
-        log.info("session=%s turn=%s queued -> running", self.row.id, turn.id)
-        self.chat.set_user(turn.user)
-        self.chat.add(
-            ChatMessage(id=message_id, body=turn.text, time=now, sender=sender, metadata={"acp": {"turn": turn.id}})
-        )
-        self._save_chat()
         return True
 
     async def _run(self) -> None:
         """One turn from its record to its end."""
-        turn = self._active
+        turn = self.turns.active
         assert turn is not None
         if self._recorded is not None:
             # A disk that refuses this has made the owner drop us (`_fail`).
@@ -469,7 +415,7 @@ class Session:
             self._prompting = None
             if not prompting.done():
                 prompting.cancel()
-        stopping = self._active is not None and self._active.state is TurnState.CANCELLING
+        stopping = self.turns.cancelling
         if prompting.cancelled():
             return (StopReason.INTERRUPTED if self._killed else StopReason.CANCELLED), None
         exc = prompting.exception()
@@ -497,7 +443,7 @@ class Session:
     async def _prompt(self) -> JsonObject:
         agent = await self.host.ready(self.row.agent_session_id, self._opened)
         await self._apply(agent, {**self._defaults(), **self.row.config})
-        turn = self._active
+        turn = self.turns.active
         assert turn is not None and self.row.agent_session_id is not None and self.host.connection is not None
         blocks = turn.prompt
         changes: list[Change] = []
@@ -506,7 +452,7 @@ class Session:
             self.row = replace(self.row, preface=False)
             changes.append(self.row.save())
         turn = replace(turn, request_id=f"turn-{turn.id}", number=self.host.connection.reserve())
-        self._turns[turn.id] = self._active = turn
+        self.turns.update(turn)
         # Not synced: it matters only to a killed server, and a power cut ends the runner too.
         try:
             await self.journal.commit([turn.save(), *changes])
@@ -516,7 +462,7 @@ class Session:
         return await answer
 
     async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
-        turn = self._active
+        turn = self.turns.active
         assert turn is not None
         stopped = turn.state is TurnState.CANCELLING
         await self.questions.cancel_all()
@@ -528,40 +474,11 @@ class Session:
                 await self.host.kill_leftovers()
         if stopped or error is not None:
             self.inbox.close_tool_calls("cancelled")
-        self._add_answer(turn, reason, error)
-        self._finish(turn, reason, error)
-        self._active = None
+        self.conversation.add_answer(turn, "".join(self.inbox.text), reason, error)
+        self.turns.finish(turn, reason, error)
         self.inbox.turn = None
-        self._changed()
         self._over.set()
-        self._save_chat()
         await self.journal.commit(durable=True)
-
-    def _finish(self, turn: TurnRow, reason: StopReason, error: JsonObject | None) -> None:
-        """Log the one end of a turn."""
-        elapsed = 0 if turn.started is None else max(0, round((time.time() - turn.started) * 1000))
-        data: JsonObject = {"id": turn.id, "stop_reason": reason, "elapsed_ms": elapsed}
-        if error is not None:
-            data["error"] = error
-        done = replace(turn, state=step(turn.state, TurnEvent.END), stop_reason=reason)
-        del self._turns[turn.id]
-        self.journal.append(Kind.TURN_ENDED, data, turn=turn.id, changes=[done.save()])
-        log.info("session=%s turn=%s %s -> ended (%s)", self.row.id, turn.id, turn.state, reason)
-
-    def _add_answer(self, turn: TurnRow, reason: StopReason, error: JsonObject | None) -> None:
-        now = time.time()
-        meta: JsonObject = {"turn": turn.id, "stop_reason": str(reason)}
-        if turn.started is not None:
-            meta["elapsed_ms"] = max(0, round((now - turn.started) * 1000))
-        if error is not None:
-            meta["error"] = {key: error[key] for key in ("message", "reason")}
-        body = "".join(self.inbox.text)
-        if not body:
-            body = f"*{error['message']}*" if error else "*Stopped.*" if reason == "cancelled" else "*(no text)*"
-            meta["no_text"] = True
-        sender = f"acp-{self.spec.id}"
-        self.chat.set_user({"username": sender, "name": self.spec.name, "display_name": self.spec.name, "bot": True})
-        self.chat.add(ChatMessage(id=f"{turn.id}-agent", body=body, time=now, sender=sender, metadata={"acp": meta}))
 
     # --- Stop --------------------------------------------------------------------------------------------------------
 
@@ -596,7 +513,7 @@ class Session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._over.wait()
-        return self._active is None or self._active.id != turn_id
+        return self.turns.active is None or self.turns.active.id != turn_id
 
     # --- the agent ---------------------------------------------------------------------------------------------------
 
@@ -631,7 +548,7 @@ class Session:
             turn=self.inbox.turn,
         )
         self.error = None
-        self._changed(agent_session_id=agent_session_id, config_options=self.inbox.options, error=None)
+        self.turns.announce(agent_session_id=agent_session_id, config_options=self.inbox.options, error=None)
         await self.journal.commit(durable=True)
         self._save_session_file()
 
@@ -685,7 +602,7 @@ class Session:
         """Take the agent over from an earlier coordinator, and send again what the crash kept from it."""
         row = self.row
         known = row.shown.get("agent")
-        turn = self._active
+        turn = self.turns.active
         answered = await self._store.permissions(row.id, number_above=0)
         numbers = [row.number, *(p.number for p in answered if p.number), (turn and turn.number) or 0]
         try:
@@ -695,7 +612,7 @@ class Session:
             self.journal.append(
                 Kind.AGENT_EXITED,
                 {"code": None, "signal": None, "stderr_tail": "", "message": str(exc)},
-                turn=turn and turn.id,
+                turn=turn.id if turn else None,
             )
             if turn is not None and turn.number is not None:
                 await self._abandon("the agent ended while the server was away")
@@ -723,7 +640,7 @@ class Session:
 
     async def _abandon(self, message: str) -> None:
         """End a turn whose agent did not survive."""
-        turn = self._active
+        turn = self.turns.active
         assert turn is not None
         error = {"message": message, "reason": "agent_lost"}
         stopping = turn.state is TurnState.CANCELLING
@@ -743,11 +660,11 @@ class Session:
     # --- what the agent asks -----------------------------------------------------------------------------------------
 
     def _ask(self, request_id: RequestId, method: str, params: JsonObject) -> None:
-        active = self._active
+        active = self.turns.active
         call_id = tool_call_id(params)
         call = self.inbox.tool_calls.get(call_id) if call_id else None
         try:
-            row = self.questions.ask(request_id, method, params, call, active and active.id)
+            row = self.questions.ask(request_id, method, params, call, active.id if active else None)
         except BadRequest as exc:
             self._reply_error(request_id, -32602, exc.message)
             return
@@ -775,48 +692,15 @@ class Session:
 
     # --- state -------------------------------------------------------------------------------------------------------
 
-    def _move(self, event: TurnEvent) -> None:
-        assert self._active is not None
-        before = self._active.state
-        turn = replace(self._active, state=step(before, event))
-        self._turns[turn.id] = self._active = turn
-        log.info("session=%s turn=%s %s -> %s", self.row.id, turn.id, before, turn.state)
-        self._changed(changes=[turn.save()])
-
     def _questions_changed(self) -> None:
-        active = self._active
+        active = self.turns.active
         waiting = any(q.turn == (active and active.id) for q in self.questions.pending.values())
         if active is not None and active.state is TurnState.RUNNING and waiting:
-            self._move(TurnEvent.ASK)
+            self.turns.move(TurnEvent.ASK)
         elif active is not None and active.state is TurnState.REQUIRES_ACTION and not waiting:
-            self._move(TurnEvent.ANSWER)
+            self.turns.move(TurnEvent.ANSWER)
         else:
-            self._changed()
-
-    def _state(self) -> str:
-        if self._active is None:
-            return "idle"
-        return "requires_action" if self._active.state is TurnState.REQUIRES_ACTION else "running"
-
-    def _turn_list(self) -> list[JsonObject]:
-        ordered = sorted(self._turns.values(), key=lambda t: (not t.active, t.position))
-        return [
-            {
-                "id": turn.id,
-                "state": str(turn.state),
-                "position": index,
-                "text": turn.text[:2000],
-                "user": turn.user,
-                "started_seq": turn.started_seq,
-                "started_at": turn.started,
-            }
-            for index, turn in enumerate(ordered)
-        ]
-
-    def _changed(self, changes: list[Change] | None = None, **fields: object) -> None:
-        """Log what the summary shows now."""
-        data = {"state": self._state(), "turns": self._turn_list(), **fields}
-        self.journal.append(Kind.SESSION_CHANGED, data, turn=None, changes=changes or [])
+            self.turns.announce()
 
     def _show(self, name: str, value: object) -> None:
         self._save_row(shown={**self.row.shown, name: value})
@@ -825,7 +709,7 @@ class Session:
 
     def _message_changed(self, data: JsonObject) -> None:
         self.journal.append(Kind.MESSAGE_CHANGED, data, turn=None)
-        self._save_chat()
+        self.conversation.save()
 
     def _titled(self, title: str) -> None:
         self._save_row(title=title[:200])
@@ -833,7 +717,7 @@ class Session:
 
     def _set_error(self, error: JsonObject | None) -> None:
         self.error = error
-        self._changed(error=error)
+        self.turns.announce(error=error)
 
     def _save_row(self, **fields: object) -> None:
         self.row = replace(self.row, **fields)  # type: ignore[arg-type]  # names of SessionRow's own fields
@@ -855,14 +739,6 @@ class Session:
             log.error("session=%s cannot be written: %s", self.row.id, error)
             self._broken(self, error)
 
-    def _queued(self, turn_id: str) -> TurnRow:
-        turn = self._turns.get(turn_id)
-        if turn is None:
-            raise Conflict(f"turn {turn_id} has ended or never was", "turn_ended")
-        if turn.state is not TurnState.QUEUED:
-            raise Conflict(f"turn {turn_id} runs already", "turn_running")
-        return turn
-
     def _check_writable(self) -> None:
         if self.chat.read_only:
             raise Conflict(f"this chat is read-only: {self.chat.read_only}", "chat_read_only")
@@ -870,47 +746,28 @@ class Session:
             raise Conflict("this session is closed", "session_closed")
 
     def _check_idle(self) -> None:
-        if self._active is not None:
+        if self.turns.active is not None:
             raise Conflict("a turn runs: stop it first", "turn_running")
-
-    # --- files -------------------------------------------------------------------------------------------------------
-
-    def _save_chat(self) -> None:
-        """Write the chat soon; one write at a time, changes meanwhile go with the next."""
-        self._dirty = True
-        if self._saving is None or self._saving.done():
-            self._saving = asyncio.create_task(self._save_loop(), name="acp-chat-save")
-
-    async def _save_loop(self) -> None:
-        while self._dirty:
-            self._dirty = False
-            try:
-                await self.chat.save()
-            except OSError as exc:
-                log.error("session=%s the chat %s cannot be written: %s", self.row.id, self.row.path, exc)
-                data = {"severity": "error", "title": "The chat file cannot be written", "description": str(exc)}
-                self.journal.append(Kind.NOTICE, data, turn=self.inbox.turn)
-
-    async def _save_chat_now(self) -> None:
-        if self._saving is not None:
-            await asyncio.gather(self._saving, return_exceptions=True)
-        if self._dirty:
-            await self._save_loop()
 
     def _save_session_file(self) -> None:
         row = self.row
-        saved = SessionFile(
-            session=row.id,
-            chat_id=row.chat_id,
-            agent=row.agent,
-            agent_session_id=row.agent_session_id,
-            access=row.access,
-            config=row.config,
-            cwd=row.cwd,
-            parent=row.parent,
-            created=row.created,
+        self.conversation.save_session(
+            SessionFile(
+                session=row.id,
+                chat_id=row.chat_id,
+                agent=row.agent,
+                agent_session_id=row.agent_session_id,
+                access=row.access,
+                config=row.config,
+                cwd=row.cwd,
+                parent=row.parent,
+                created=row.created,
+            )
         )
-        self._spawn(self.chat.save_session(saved), "session-file")
+
+    def _chat_failed(self, error: OSError) -> None:
+        data = {"severity": "error", "title": "The chat file cannot be written", "description": str(error)}
+        self.journal.append(Kind.NOTICE, data, turn=self.inbox.turn)
 
     def _spawn(self, work: object, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"acp-{name}-{self.row.id}")  # type: ignore[arg-type]

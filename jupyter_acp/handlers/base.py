@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
@@ -18,8 +18,6 @@ from ..projects.base import Project, ProjectDirectory, Role
 from ..session import Session
 
 AUTH_RESOURCE = "acp"
-
-H = TypeVar("H", bound="AcpHandler")
 
 
 class ProjectAccess:
@@ -124,8 +122,7 @@ def route(method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[Non
     async def wrapped(self: AcpHandler, *args: Any, **kwargs: Any) -> None:
         await method(self, *args, **kwargs)
 
-    checked: Callable[..., Awaitable[None]] = web.authenticated(authorized(wrapped))
-    return checked
+    return cast(Callable[..., Awaitable[None]], web.authenticated(authorized(wrapped)))
 
 
 def username(user: Any, settings: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ class EventsHandler(AcpHandler):
         self.finish_events(await coordinator.store.read(session_id, after, limit))
 
 
-class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):  # type: ignore[misc]  # as jupyter_server's own sockets
+class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     """WS …/events/subscribe: JSON arrays of events, the backlog first."""
 
     auth_resource = AUTH_RESOURCE

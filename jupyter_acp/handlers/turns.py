@@ -26,7 +26,7 @@ class TurnsHandler(AcpHandler):
         if access is not None:
             session.set_access(access)
         turn = await session.submit(turn_id, body.get("prompt"), self.user, config)
-        place = session.place(turn.id)
+        place = session.turns.place(turn.id)
         self.finish_json({"id": turn.id, "state": turn.state, "position": place}, 202)
 
 
@@ -37,7 +37,7 @@ class TurnHandler(AcpHandler):
     async def patch(self, project_id: str, session_id: str, turn_id: str) -> None:
         session = await self.session(project_id, session_id, Role.COLLABORATOR)
         turn = await session.edit(turn_id, self.body("prompt").get("prompt"))
-        self.finish_json({"id": turn.id, "state": turn.state, "position": session.place(turn.id)})
+        self.finish_json({"id": turn.id, "state": turn.state, "position": session.turns.place(turn.id)})
 
     @route
     async def delete(self, project_id: str, session_id: str, turn_id: str) -> None:

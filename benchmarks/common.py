@@ -1,0 +1,220 @@
+"""What the measurements share: a real server in a process of its own, a client, and what the kernel counted of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+AGENT = [sys.executable, "-m", "jupyter_acp.testing"]
+
+
+def cpu(pids: Iterable[int]) -> float:
+    """Seconds of CPU of these processes so far, all threads, from the scheduler's nanosecond counters."""
+    total = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            total += int(task.read_text().split()[0])
+    return total / 1e9
+
+
+def memory(pid: int) -> int:
+    """Resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def written(pids: Iterable[int]) -> int:
+    """Bytes that these processes passed to the disk's page cache or to the disk so far."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+            if line.startswith("write_bytes"):
+                total += int(line.split()[1])
+    return total
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which `share` of the values lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that we started, with its session."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+class Server:
+    """A Jupyter Server with the extension, on loopback."""
+
+    def __init__(self, folder: Path, *, extension: bool = True, extra: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.token = secrets.token_hex(8)
+        self.root = folder / "project"
+        self.root.mkdir(parents=True, exist_ok=True)
+        (folder / "token").write_text(self.token)
+        environment = {
+            **os.environ,
+            "JUPYTER_TOKEN_FILE": str(folder / "token"),
+            "JUPYTER_DATA_DIR": str(folder / "data"),
+            "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"),
+            "JUPYTER_PREFER_ENV_PATH": "0",
+            "XDG_STATE_HOME": str(folder / "state"),
+        }
+        self._log = (folder / "server.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1"),
+                *(f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}"),
+                f"--ServerApp.jpserver_extensions=jupyter_acp={extension}",
+                "--AcpExtension.default_agent=demo",
+                *extra,
+            ],
+            env=environment,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    async def __aenter__(self) -> Server:
+        self.http = AsyncHTTPClient(force_instance=True, max_clients=200)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                await self.fetch("GET", "/api/status")
+                return self
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise RuntimeError((self.folder / "server.log").read_text()[-3000:]) from None
+                await asyncio.sleep(0.05)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.http.close()
+        end(self.process)
+        self._log.close()
+
+    async def fetch(self, method: str, path: str, body: object = None) -> Any:
+        """A request that must succeed; its JSON."""
+        response = await self.http.fetch(
+            HTTPRequest(
+                f"http://127.0.0.1:{self.port}{path}",
+                method=method,
+                headers={"Authorization": f"token {self.token}"},
+                body=None if body is None else json.dumps(body),
+                allow_nonstandard_methods=True,
+                request_timeout=300,
+            )
+        )
+        return json.loads(response.body) if response.body else None
+
+    async def session(self, name: str, agent: str = "demo") -> Session:
+        """The session of a chat whose agent is ready."""
+        path = "/api/acp/projects/local/sessions"
+        summary = await self.fetch("POST", path, {"path": name, "agent": agent})
+        session = Session(self, summary["id"])
+        await session.follow(0)
+        while not any(event["kind"] == "agent_started" for event in await session.receive()):
+            pass
+        return session
+
+    def runners(self) -> list[int]:
+        """Processes of this server's runners."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                argv = (folder / "cmdline").read_bytes()
+                if b"runner.py" in argv or b"jupyter_acp.runner" in argv:
+                    environment = (folder / "environ").read_bytes()
+                    if str(self.folder).encode() in argv + environment or _cwd(folder).startswith(str(self.folder)):
+                        found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+
+def _cwd(folder: Path) -> str:
+    return os.readlink(folder / "cwd")
+
+
+class Session:
+    """One session and one client of its event stream."""
+
+    def __init__(self, server: Server, session_id: str) -> None:
+        self.server = server
+        self.id = session_id
+        self.path = f"/api/acp/projects/local/sessions/{session_id}"
+        self.socket: WebSocketClientConnection
+        self.received = 0
+        self._turns = 0
+
+    async def follow(self, after: int) -> None:
+        """Open the socket."""
+        self.socket = await websocket_connect(
+            HTTPRequest(
+                f"ws://127.0.0.1:{self.server.port}{self.path}/events/subscribe?after={after}",
+                headers={"Authorization": f"token {self.server.token}"},
+            ),
+            max_message_size=1 << 30,
+        )
+
+    async def receive(self) -> list[dict[str, Any]]:
+        """The next events; counts their bytes."""
+        text = await self.socket.read_message()
+        if text is None:
+            raise RuntimeError("the socket was closed")
+        self.received += len(text.encode() if isinstance(text, str) else text)
+        events: list[dict[str, Any]] = json.loads(text)
+        return events
+
+    async def submit(self, prompt: str) -> str:
+        """Queue a prompt; its turn."""
+        self._turns += 1
+        turn = f"b{self._turns}-{secrets.token_hex(3)}"
+        await self.server.fetch("POST", self.path + "/turns", {"id": turn, "prompt": prompt})
+        return turn
+
+    async def run(self, prompt: str) -> list[dict[str, Any]]:
+        """One turn from its submission to its end: its events."""
+        turn = await self.submit(prompt)
+        seen: list[dict[str, Any]] = []
+        while True:
+            for event in await self.receive():
+                seen.append(event)
+                if event["kind"] == "turn_ended" and event["turn"] == turn:
+                    return seen
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder of its own, with a short path: sockets go below it."""
+    with tempfile.TemporaryDirectory(prefix="acp-bench-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -1,0 +1,41 @@
+"""The reference pages say what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from openapi_spec_validator import validate
+
+from jupyter_acp.events import Kind
+from jupyter_acp.handlers import ROUTES
+
+DOCS = Path(__file__).parents[1] / "docs" / "reference"
+METHODS = {"get", "post", "patch", "put", "delete"}
+
+
+def _template(pattern: str) -> str:
+    return "/" if pattern == "/?" else re.sub(r"\(\?P<(\w+)>\[\^/\]\+\)", r"{\1}", pattern)
+
+
+def test_the_openapi_document_is_valid() -> None:
+    validate(yaml.safe_load((DOCS / "openapi.yaml").read_text("utf-8")))
+
+
+def test_the_openapi_document_has_exactly_the_routes_and_methods_of_the_url_table() -> None:
+    document = yaml.safe_load((DOCS / "openapi.yaml").read_text("utf-8"))
+    written = {(path, method) for path, item in document["paths"].items() for method in METHODS & set(item)}
+    served = {
+        (_template(pattern), method) for pattern, handler in ROUTES for method in METHODS if method in vars(handler)
+    }
+    assert written == served
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_every_event_kind_is_on_the_events_page(kind: Kind) -> None:
+    assert f"| `{kind}` |" in (DOCS / "events.md").read_text("utf-8")
+
+
+def test_the_events_page_names_no_kind_that_does_not_exist() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "events.md").read_text("utf-8"), re.M)
+    assert set(rows) == {str(kind) for kind in Kind}
