@@ -15,8 +15,8 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from .events import Event, JsonObject, Kind, encode
 from .exceptions import BadRequest, Conflict, NotAllowed, NotFound, RequestError, TooLarge, Unavailable, Unsupported
@@ -166,7 +166,8 @@ class Connection:
         Kinds that this version does not know are left out. Close the iterator to end the stream.
         """
         batches: queue.SimpleQueue[list[Event] | RequestError] = queue.SimpleQueue()
-        feed = asyncio.run_coroutine_threadsafe(self._feed(session, after, batches), self._loop)
+        path = f"api/acp{self._path(session, 'events')}/subscribe"
+        feed = asyncio.run_coroutine_threadsafe(self._feed(path, after, batches), self._loop)
         try:
             while True:
                 batch = batches.get()
@@ -211,7 +212,8 @@ class Connection:
     async def _close_client(self) -> None:
         feeds = asyncio.all_tasks() - {asyncio.current_task()}
         for feed in feeds:
-            feed.cancel()
+            if not feed.cancelling():
+                feed.cancel()
         await asyncio.gather(*feeds, return_exceptions=True)
         self._client.close()
 
@@ -246,14 +248,13 @@ class Connection:
             raise _error(response.code, response.body, self.address)
         return json.loads(response.body) if response.body else None
 
-    async def _feed(self, session: str, after: int, batches: queue.SimpleQueue[list[Event] | RequestError]) -> None:
+    async def _feed(self, path: str, after: int, batches: queue.SimpleQueue[list[Event] | RequestError]) -> None:
         """Put what the socket says into `batches`, again and again from where the last socket broke off."""
         failures = 0
         while failures < _ATTEMPTS:
-            path = f"api/acp{self._path(session, 'events')}/subscribe?after={after}"
+            request = self._request("GET", f"{path}?after={after}", scheme="ws")
             try:
-                connected = websocket_connect(self._request("GET", path, scheme="ws"), resolver=self._resolver())
-                with closing(await connected) as socket_:
+                async with _socket(request, self._resolver()) as socket_:
                     while (frame := await socket_.read_message()) is not None:
                         failures = 0
                         raw = json.loads(frame)
@@ -269,6 +270,22 @@ class Connection:
             await asyncio.sleep(0.1 * 2**failures)
             failures += 1
         batches.put(Unavailable(f"The event stream of {self.address.url} broke off and did not come back."))
+
+
+@asynccontextmanager
+async def _socket(request: HTTPRequest, resolver: Resolver | None) -> AsyncIterator[WebSocketClientConnection]:
+    """A connected WebSocket, whose descriptor is closed at the end, whenever that comes."""
+    connecting = websocket_connect(request, resolver=resolver)
+    try:
+        yield await asyncio.shield(connecting)
+    finally:
+        with suppress(TimeoutError, HTTPClientError, OSError):
+            async with asyncio.timeout(1):
+                connected = await connecting
+            connected.close()
+            # tornado would keep the descriptor until the server closes its end, and by then the loop has stopped
+            if connected.protocol is not None:
+                connected.protocol.stream.close()
 
 
 class UnixResolver(Resolver):

@@ -15,8 +15,7 @@ from typing import Any, Final, NoReturn, Protocol
 from IPython.core.error import StdinNotImplementedError, UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class
-from IPython.display import DisplayHandle
-from IPython.display import display as _display
+from IPython.display import display, update_display
 
 from .connection import Connection
 from .events import Event, JsonObject, Kind
@@ -145,7 +144,8 @@ class WidgetView:
         from .widgets.session import SessionWidget  # loading ipywidgets takes a while, and plain views do without
 
         self._widget = SessionWidget(**where)
-        self._display: DisplayHandle | None = _display(self._widget, display_id=f"acp-{where['turn']}")
+        self._place = f"acp-{where['turn']}"
+        display(self._widget, display_id=self._place)  # type: ignore[no-untyped-call]  # IPython's
 
     def show(self, event: Event) -> None:
         """Nothing: the widget follows the log by itself."""
@@ -154,8 +154,7 @@ class WidgetView:
         """Put the answer in the widget's place."""
         data = {"text/markdown": transcript.to_markdown(), "text/plain": transcript.to_text()}
         metadata = {"acp": {"session": self._widget.session, "turn": transcript.turn}}
-        if self._display is not None:
-            self._display.update(data, raw=True, metadata=metadata)
+        update_display(data, display_id=self._place, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
         self._widget.close()
 
 
