@@ -92,12 +92,10 @@ class AcpExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
-        assert self.serverapp is not None
-        # Absolute patterns: ExtensionApp would put nothing before them either.
-        self.handlers.extend(handlers(self.serverapp.base_url, self.access))
+        self.handlers.extend(handlers(self.access))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        await self.coordinator.start()
+        await self.coordinator.ready()
 
     async def stop_extension(self) -> None:
         """Let every session go."""

@@ -44,7 +44,7 @@ class Coordinator:
     Parameters
     ----------
     store
-        Opened by `start`, closed by `stop`.
+        Opened by `ready`, closed by `stop`.
     chat_manager
         Gives jupyterlab-chat's manager where that is loaded: it then writes the chats that it has open.
     """
@@ -67,9 +67,16 @@ class Coordinator:
         self._rows: dict[str, SessionRow] = {}
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: asyncio.Future[None] | None = None
         self._stopping = False
 
-    async def start(self) -> None:
+    async def ready(self) -> None:
+        """Return once the database is open and every session that was left at work goes on. StoreError where the database cannot be opened."""
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
         await self.store.open()
         for row in await self.store.sessions(str(self.project.root)):

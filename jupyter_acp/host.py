@@ -111,9 +111,9 @@ class AgentHost:
         self._read()
         return self.agent
 
-    async def kill_leftovers(self) -> int:
-        """End what the agent's turn left running; the agent itself stays. How many processes that were."""
-        return await self.link.kill_descendants() if self.link is not None else 0
+    async def kill_leftovers(self, younger_than: float) -> int:
+        """End what the agent started in the last `younger_than` seconds; the agent itself stays. How many that were."""
+        return await self.link.kill_descendants(younger_than=younger_than) if self.link is not None else 0
 
     async def stop(self, grace: float = 2.0) -> None:
         """End the agent and all that it started."""

@@ -95,6 +95,7 @@ class Session:
         self._recorded: asyncio.Future[None] | None = None
         self._prompting: asyncio.Task[JsonObject] | None = None
         self._sent = False
+        self._sent_at = 0.0
         self._killed = False
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
@@ -444,22 +445,27 @@ class Session:
         agent = await self.host.ready(self.row.agent_session_id, self._opened)
         await self._apply(agent, {**self._defaults(), **self.row.config})
         turn = self.turns.active
-        assert turn is not None and self.row.agent_session_id is not None and self.host.connection is not None
+        connection = self.host.connection
+        assert turn is not None and self.row.agent_session_id is not None and connection is not None
         blocks = turn.prompt
         changes: list[Change] = []
         if self.row.preface:
             blocks = [preface(self.chat, before=f"{turn.id}-user"), *blocks]
             self.row = replace(self.row, preface=False)
             changes.append(self.row.save())
-        turn = replace(turn, request_id=f"turn-{turn.id}", number=self.host.connection.reserve())
+        number = connection.reserve()
+        request_id = f"turn-{turn.id}"
+        turn = replace(turn, request_id=request_id, number=number)
         self.turns.update(turn)
-        # Not synced: it matters only to a killed server, and a power cut ends the runner too.
         try:
+            # Not synced: it matters only to a killed server, and a power cut ends the runner too.
             await self.journal.commit([turn.save(), *changes])
-        finally:
-            self._sent = True
-            answer = agent.prompt(self.row.agent_session_id, blocks, id=turn.request_id, number=turn.number)
-        return await answer
+        except BaseException:
+            await connection.skip(number)
+            raise
+        self._sent = True
+        self._sent_at = asyncio.get_running_loop().time()
+        return await agent.prompt(self.row.agent_session_id, blocks, id=request_id, number=number)
 
     async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
         turn = self.turns.active
@@ -471,7 +477,7 @@ class Session:
             if self._delegation is not None:
                 await self._delegation.kill()
             with contextlib.suppress(AgentError):
-                await self.host.kill_leftovers()
+                await self.host.kill_leftovers(self._age())
         if stopped or error is not None:
             self.inbox.close_tool_calls("cancelled")
         self.conversation.add_answer(turn, "".join(self.inbox.text), reason, error)
@@ -500,7 +506,7 @@ class Session:
         if self._delegation is not None:
             await self._delegation.kill()
         with contextlib.suppress(AgentError):
-            await self.host.kill_leftovers()
+            await self.host.kill_leftovers(self._age())
         if await self._is_over(turn_id, self._limits.kill_grace):
             return
         log.warning("session=%s turn=%s ignores cancel: killing the agent", self.row.id, turn_id)
@@ -508,6 +514,10 @@ class Session:
         await self.host.stop(grace=0)
         if self._prompting is not None:
             self._prompting.cancel()
+
+    def _age(self) -> float:
+        """Seconds since the prompt was sent: what is older is a part of the agent."""
+        return asyncio.get_running_loop().time() - self._sent_at
 
     async def _is_over(self, turn_id: str, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -625,6 +635,7 @@ class Session:
         unsent = [p for p in answered if p.number is not None and p.number > link.last_input]
         if turn is not None and turn.number is not None and turn.request_id is not None:
             self._sent = True
+            self._sent_at = asyncio.get_running_loop().time() - (time.time() - (turn.started or 0.0))
             if turn.number > link.last_input:
                 blocks = turn.prompt
                 answer = agent.prompt(row.agent_session_id, blocks, id=turn.request_id, number=turn.number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def jp_server_config(tmp_path: Path, agent_config: dict[str, Any]) -> dict[str, 
                 "delegating": {
                     "command": [sys.executable, "-m", "jupyter_acp.testing"],
                     "env": {"XDG_STATE_HOME": str(tmp_path / "state")},
-                    "delegates": True,
+                    "placement": "host-delegated",
                 },
                 **agent_config,
             },
@@ -90,7 +90,15 @@ class Drive:
     async def subscribe(self, session_id: str, after: int = 0) -> Any:
         """A WebSocket on the events of a session."""
         return await self._ws_fetch(
-            "api", "acp", "projects", "local", "sessions", session_id, "events", "subscribe", params={"after": str(after)}
+            "api",
+            "acp",
+            "projects",
+            "local",
+            "sessions",
+            session_id,
+            "events",
+            "subscribe",
+            params={"after": str(after)},
         )
 
 
@@ -174,11 +182,13 @@ class Conversation:
 
 
 @pytest.fixture
-async def drive(jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: Any) -> AsyncIterator[Drive]:
+def drive(jp_asyncio_loop: Any, jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: Any) -> Iterator[Drive]:
     """A server with the extension; its agents end with the test."""
-    driver = Drive(jp_fetch, jp_ws_fetch, jp_serverapp)
-    yield driver
-    extension = jp_serverapp.extension_manager.extension_apps["jupyter_acp"]
-    for app in extension:
-        for summary in app.coordinator.summaries():
-            await app.coordinator.close(summary["id"])
+    yield Drive(jp_fetch, jp_ws_fetch, jp_serverapp)
+    [extension] = jp_serverapp.extension_manager.extension_apps["jupyter_acp"]
+
+    async def end() -> None:
+        for summary in extension.coordinator.summaries():
+            await extension.coordinator.close(summary["id"])
+
+    jp_asyncio_loop.run_until_complete(end())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_server.utils import url_path_join
-
 from .base import ProjectAccess
 from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
 from .events import EventsHandler, SubscribeHandler
@@ -43,6 +41,6 @@ ROUTES: list[tuple[str, type[Any]]] = [
 ]
 
 
-def handlers(base_url: str, access: ProjectAccess) -> list[tuple[str, type[Any], dict[str, Any]]]:
-    """The table for tornado, below `{base_url}api/acp`."""
-    return [(url_path_join(base_url, "api/acp") + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
+def handlers(access: ProjectAccess) -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """The table for tornado, below the server's base URL."""
+    return [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]

@@ -27,6 +27,11 @@ class ProjectAccess:
         self.directory = directory
         self._coordinators = coordinators
 
+    async def ready(self) -> None:
+        """A request may come before the server has told its extensions that it runs."""
+        for coordinator in self._coordinators.values():
+            await coordinator.ready()
+
     def project(self, project_id: str, username: str, needed: Role) -> tuple[Project, Coordinator, Role]:
         """NotFound where the person is no member (or there is no such project), NotAllowed for a role too low."""
         for project in self.directory.projects():
@@ -45,6 +50,14 @@ class AcpHandler(APIHandler):
 
     def initialize(self, access: ProjectAccess) -> None:
         self.access = access
+
+    async def prepare(self) -> None:
+        """After Jupyter's own checks."""
+        result = super().prepare()
+        if result is not None:
+            await result
+        if not self._finished:
+            await self.access.ready()
 
     @property
     def username(self) -> str:

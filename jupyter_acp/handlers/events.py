@@ -44,6 +44,7 @@ class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
     async def get(self, project_id: str, session_id: str) -> None:
         await self.pre_get()
         try:
+            await self.access.ready()
             name = username(self.current_user, self.settings)
             _, self._coordinator, _ = self.access.project(project_id, name, Role.VIEWER)
             await self._coordinator.get(session_id)

@@ -1,0 +1,71 @@
+"""Files and commands that an agent asks us for, in the local project."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def chat(drive: Any, jp_asyncio_loop: Any) -> Any:
+    return jp_asyncio_loop.run_until_complete(drive.open("a.chat", agent="delegating"))
+
+
+async def test_a_command_runs_in_the_project_with_live_output_and_its_exit_status(chat: Any, drive: Any) -> None:
+    await chat.run("/terminal pwd; exit 3")
+    assert str(drive.root.resolve()) in "".join(data["data"] for data in chat.of("terminal_output"))
+    [exited] = chat.of("terminal_exited")
+    assert (exited["exit_code"], exited["signal"]) == (3, None)
+
+
+async def test_a_file_is_read_and_written_in_the_project(chat: Any, drive: Any) -> None:
+    (drive.root / "in.txt").write_text("one\ntwo\nthree\n")
+    await chat.run("/read in.txt line=2 limit=1\n/write sub/out.txt Hello")
+    assert "two" in chat.text("t1") and "three" not in chat.text("t1")
+    assert (drive.root / "sub" / "out.txt").read_text() == "Hello"
+    assert chat.of("file_changed")[-1]["route"] == "delegated"
+
+
+@pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "link/secret.txt", "../proj2/secret.txt"])
+async def test_a_path_that_leaves_the_project_is_refused(chat: Any, drive: Any, tmp_path: Path, path: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.txt").write_text("TOP SECRET")
+    (drive.root / "link").symlink_to(outside)
+    await chat.run(f"/read {path}\n/write {path} hacked\n/text on")
+    assert "SECRET" not in chat.text("t1") and "root:" not in chat.text("t1")
+    assert (outside / "secret.txt").read_text() == "TOP SECRET"
+    assert not chat.of("file_changed")
+
+
+async def test_stop_kills_a_delegated_command_with_its_whole_tree(chat: Any) -> None:
+    import psutil
+
+    turn = await chat.submit("/terminal sleep 1234 & (setsid sleep 1235 &) ; echo ready; wait")
+    await chat.until_kind("terminal_output")
+    await chat.call("POST", "interrupt", body={})
+    await chat.until_kind("turn_ended", id=turn)
+    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"][:1] == ["sleep"]]
+    assert ["sleep", "1234"] not in left and ["sleep", "1235"] not in left
+
+
+async def test_a_command_gets_no_key_and_nothing_of_jupyter(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARKER_API_KEY", "sk-marker")
+    await chat.run("/terminal env")
+    output = "".join(data["data"] for data in chat.of("terminal_output"))
+    assert "PATH=" in output
+    assert "sk-marker" not in output and "JUPYTER_" not in output
+
+
+async def test_fifty_megabytes_of_output_leave_a_tail_and_the_server_answers_meanwhile(chat: Any, drive: Any) -> None:
+    turn = await chat.submit("/terminal head -c 50000000 /dev/zero | tr '\\0' x; echo; echo END limit=1000")
+    slowest = 0.0
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(chat.until_kind("turn_ended", id=turn))
+    while not waiting.done():
+        start = loop.time()
+        await drive.ok("GET")
+        slowest = max(slowest, loop.time() - start)
+    assert "END" in chat.text(turn)
+    assert slowest < 2.0
