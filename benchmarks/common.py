@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 AGENT = [sys.executable, "-m", "jupyter_acp.testing"]
+REPOSITORY = str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured number. `limit` is its upper bound; None where it is only told for comparison."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    note: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the value is within its limit."""
+        return None if self.limit is None else self.value <= self.limit
 
 
 def cpu(pids: Iterable[int]) -> float:
@@ -35,6 +53,14 @@ def cpu(pids: Iterable[int]) -> float:
 def memory(pid: int) -> int:
     """Resident bytes of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak(pid: int, *, reset: bool = False) -> int:
+    """The most bytes that a process has had resident since the last reset."""
+    if reset:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def written(pids: Iterable[int]) -> int:
@@ -74,8 +100,21 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class Server:
     """A Jupyter Server with the extension, on loopback."""
 
-    def __init__(self, folder: Path, *, extension: bool = True, extra: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, extensions: tuple[str, ...] = ("jupyter_acp",)) -> None:
         self.folder = folder
+        names = dict.fromkeys(("jupyter_acp", "jupyterlab", "benchmarks.lag"), False) | dict.fromkeys(extensions, True)
+        witness = {"witness": {"name": "Witness", "command": [sys.executable, "-m", "benchmarks.witness"]}}
+        witness["witness"]["env"] = {"PYTHONPATH": REPOSITORY}  # type: ignore[assignment]  # of another type, on purpose
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config").mkdir(exist_ok=True)
+        (folder / "config" / "jupyter_server_config.json").write_text(
+            json.dumps(
+                {
+                    "ServerApp": {"jpserver_extensions": names},
+                    "AcpExtension": {"default_agent": "demo", "agents": witness},
+                }
+            )
+        )
         self.port = free_port()
         self.token = secrets.token_hex(8)
         self.root = folder / "project"
@@ -83,6 +122,7 @@ class Server:
         (folder / "token").write_text(self.token)
         environment = {
             **os.environ,
+            "PYTHONPATH": REPOSITORY,
             "JUPYTER_TOKEN_FILE": str(folder / "token"),
             "JUPYTER_DATA_DIR": str(folder / "data"),
             "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
@@ -95,9 +135,6 @@ class Server:
             [
                 *(sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1"),
                 *(f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}"),
-                f"--ServerApp.jpserver_extensions=jupyter_acp={extension}",
-                "--AcpExtension.default_agent=demo",
-                *extra,
             ],
             env=environment,
             stdout=self._log,
@@ -204,13 +241,91 @@ class Session:
 
     async def run(self, prompt: str) -> list[dict[str, Any]]:
         """One turn from its submission to its end: its events."""
-        turn = await self.submit(prompt)
+        return await self.until_end(await self.submit(prompt))
+
+    async def until_end(self, turn: str) -> list[dict[str, Any]]:
+        """What is received up to the end of a turn."""
         seen: list[dict[str, Any]] = []
         while True:
             for event in await self.receive():
                 seen.append(event)
                 if event["kind"] == "turn_ended" and event["turn"] == turn:
                     return seen
+
+
+class Line:
+    """One kept-alive connection to the server, as a browser has, without a client library's own delays."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def __aenter__(self) -> Line:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._writer.close()
+
+    def ask(self, method: str, path: str, body: object = None) -> None:
+        """Write a request."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._server.port}\r\nContent-Length: {len(data)}\r\n"
+        self._writer.write(f"{head}Authorization: token {self._server.token}\r\n\r\n".encode() + data)
+
+    async def answer(self) -> bytes:
+        """The body of the next answer, which must be a success."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        if not head.startswith("http/1.1 2"):
+            raise RuntimeError(head)
+        length = head.split("content-length: ")[1].split("\r\n")[0] if "content-length: " in head else "0"
+        return await self._reader.readexactly(int(length))
+
+
+class RelayProcess:
+    """The bare relay with its agent, and one client of it."""
+
+    async def __aenter__(self) -> RelayProcess:
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.relay", str(self.port), *AGENT],
+            env={**os.environ, "PYTHONPATH": REPOSITORY},
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        await asyncio.to_thread(self.process.stdout.readline)
+        self.socket = await websocket_connect(f"ws://127.0.0.1:{self.port}/ws")
+        self.received = 0
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.socket.close()
+        end(self.process)
+
+    async def submit(self, prompt: str) -> None:
+        """Send a prompt."""
+        await self.socket.write_message(prompt)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message."""
+        text = await self.socket.read_message()
+        assert isinstance(text, str)
+        self.received += len(text)
+        message: dict[str, Any] = json.loads(text)
+        return message
+
+    async def run(self, prompt: str) -> list[dict[str, Any]]:
+        """One turn: its messages."""
+        await self.submit(prompt)
+        seen = [await self.receive()]
+        while seen[-1].get("id") != 2:
+            seen.append(await self.receive())
+        return seen
+
+
+def text_of(events: list[dict[str, Any]]) -> str:
+    """The answer that these events make."""
+    return "".join(event["data"]["text"] for event in events if event["kind"] == "message_delta")
 
 
 @contextmanager
