@@ -221,7 +221,7 @@ class ChatDocument:
     def _upgrade(self) -> None:
         version = acp_of(self.metadata).get("schema_version", 0)
         # an integer that went through Yjs comes back as a float
-        if isinstance(version, bool) or not isinstance(version, int | float) or version != int(version) or version < 0:
+        if isinstance(version, bool) or not isinstance(version, int | float) or version < 0 or version % 1 != 0:
             raise Damaged(f"its schema_version is {version!r}")
         if version > SCHEMA_VERSION:
             raise Newer(f"it was written by a newer version (schema {int(version)}, this one knows {SCHEMA_VERSION})")

@@ -309,7 +309,7 @@ class ChatFile:
     async def _write(self) -> bool:
         """Write once; False where somebody else's changes had to be merged and it is to be tried again."""
         if (model := chatmanager.find(self._manager, self.id, self.path)) is not None:
-            self._write_through(model)
+            await self._write_through(model)
             self._identity = await asyncio.to_thread(self._look)
             return True
         pending, chunks, before = self._document.take_pending(), self._document.chunks(), self._identity
@@ -333,17 +333,22 @@ class ChatFile:
         if (model := chatmanager.find(self._manager, self.id, self.path)) is not None:
             # opened while we wrote: it may have read the file as it was
             self._document.pending.update(pending)
-            self._write_through(model)
+            await self._write_through(model)
             self._identity = await asyncio.to_thread(self._look)
         return True
 
-    def _write_through(self, model: Any) -> None:
+    async def _write_through(self, model: Any) -> None:
+        # the collaborative document stamps a new message in the loop's next round, and loses it (jupyterlab-chat
+        # 0.25, `_set_timestamp`) where another one was added meanwhile
+        await asyncio.sleep(0)
         theirs = self._read_through(model)
         pending = self._document.take_pending()
         try:
             # merging takes `theirs` over, and the writing compares with what they had
             self._document.merge(self._read_through(model), pending)
             chatmanager.write(model, self._document, theirs, pending)
+            # it may have put a message elsewhere than we did, and its order is the one on screen
+            self._document.merge(self._read_through(model), self._document.pending)
         except BaseException:
             self._document.pending.update(pending)
             raise

@@ -145,7 +145,8 @@ def _closed(body: str) -> str:
     fence = ""
     for run, rest in _FENCE.findall(body):
         if not fence:
-            fence = run
+            # a line that opens and closes inline code is no fence
+            fence = "" if run[0] == "`" and "`" in rest else run
         elif run[0] == fence[0] and len(run) >= len(fence) and not rest.strip():
             fence = ""
     return f"{body}\n{fence}" if fence else body
