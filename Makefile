@@ -20,7 +20,7 @@ REAL_AGENTS := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard te
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint lint-python lint-front format test-agents bench wheel lock clean check-node system-packages
+.PHONY: help demo test setup lint ruff mypy front format test-agents bench wheel lock clean check-node system-packages
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -36,14 +36,16 @@ test: setup
 setup: system-packages $(VENV)/.test $(PEERS)
 
 lint: $(VENV)/.test
-	@failed=0; $(MAKE) lint-python || failed=1; $(MAKE) lint-front || failed=1; exit $$failed
+	@$(MAKE) -k ruff mypy front
 
-lint-python: $(VENV)/.test
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
+ruff: $(VENV)/.test
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+mypy: $(VENV)/.test
 	$(PY) -m mypy
 
-lint-front: $(VENV)/.test
+# prettier, tsc and the TypeScript tests
+front: $(VENV)/.test
 	$(JLPM) run lint:check
 	$(JLPM) run test
 
@@ -87,7 +89,7 @@ $(VENV)/.created: $(PINS)
 
 labextension/node_modules/.installed: $(VENV)/.created labextension/package.json $(wildcard labextension/yarn.lock labextension/.yarnrc.yml) | check-node
 	@echo "Installing what builds the panel into labextension/node_modules"
-	@$(JLPM) install
+	@$(JLPM) install --immutable >../$(VENV)/jlpm.log 2>&1 || { cat ../$(VENV)/jlpm.log >&2; exit 1; }
 	@touch $@
 
 $(BUILT): labextension/node_modules/.installed $(FRONT)
