@@ -282,10 +282,11 @@ async def _socket(request: HTTPRequest, resolver: Resolver | None) -> AsyncItera
         with suppress(TimeoutError, HTTPClientError, OSError):
             async with asyncio.timeout(1):
                 connected = await connecting
+            protocol = connected.protocol
             connected.close()
             # tornado would keep the descriptor until the server closes its end, and by then the loop has stopped
-            if connected.protocol is not None:
-                connected.protocol.stream.close()
+            if protocol is not None and protocol.stream is not None:
+                protocol.stream.close()
 
 
 class UnixResolver(Resolver):
