@@ -1,0 +1,157 @@
+"""The catalogue of agents: what is merged, what is refused and said, what an agent gets to know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment
+from jupyter_acp.exceptions import NotFound
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_bundled_catalogue_has_no_problems_and_the_demo_is_always_available() -> None:
+    catalogue = Catalogue.load()
+    assert catalogue.problems == []
+    assert {"demo", "codex", "claude", "gemini", "opencode", "goose", "kimi", "qwen", "copilot", "vibe"} <= set(
+        catalogue.specs
+    )
+    assert "demo" in [spec.id for spec in catalogue.available()]
+    assert catalogue.get("demo").command == (sys.executable, "-m", "jupyter_acp.testing")
+
+
+def test_only_fast_agent_delegates() -> None:
+    assert [spec.id for spec in Catalogue.load().specs.values() if spec.delegates] == ["fast-agent"]
+
+
+def test_every_bundled_agent_that_is_to_be_installed_says_how_and_how_to_log_in() -> None:
+    for spec in Catalogue.load().specs.values():
+        assert spec.id == "demo" or (spec.install and spec.login), spec.id
+
+
+def test_the_trait_wins_over_the_folder_and_the_folder_over_the_bundled_field_by_field(tmp_path: Path) -> None:
+    user, system = tmp_path / "user", tmp_path / "system"
+    for folder, name in ((user, "User"), (system, "System")):
+        folder.mkdir()
+        (folder / "a.json").write_text(json.dumps({"gemini": {"name": name, "env": {"A": name, name: "1"}}}))
+    catalogue = Catalogue.load(
+        directories=[user, system], configured={"gemini": {"description": "ours", "pass_env": ["EXTRA"]}}
+    )
+    gemini = catalogue.get("gemini")
+    assert (gemini.name, gemini.description, gemini.command) == ("User", "ours", ("gemini", "--acp"))
+    assert gemini.env == {"A": "User", "User": "1", "System": "1"}
+    assert "EXTRA" in gemini.pass_env and "GEMINI_API_KEY" in gemini.pass_env
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("text", "not an object"),
+        ({"command": "codex-acp"}, "command is a list"),
+        ({"command": []}, "command is a list"),
+        ({"command": ["x"], "enviroment": {}}, "unknown enviroment"),
+        ({"command": ["x"], "env": {"A": 1}}, "env is an object of texts"),
+        ({"command": ["x"], "placement": "moon"}, "placement is one of"),
+        ({"command": ["x"], "access": {"all": {}}}, "the kinds of access"),
+        ({"name": "no command"}, "no command"),
+    ],
+)
+def test_a_bad_entry_is_left_out_with_a_reason_and_the_others_stay(entry: object, said: str) -> None:
+    catalogue = Catalogue.load(configured={"bad": entry, "good": {"command": ["good"]}})
+    assert "bad" not in catalogue.specs and "good" in catalogue.specs and "demo" in catalogue.specs
+    assert len(catalogue.problems) == 1
+    assert "'bad'" in catalogue.problems[0] and said in catalogue.problems[0]
+
+
+def test_a_damaged_file_is_named_and_the_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text('{"mine": {"command": ["mine"]}}')
+    catalogue = Catalogue.load(directories=[tmp_path, tmp_path / "absent"])
+    assert "mine" in catalogue.specs
+    assert len(catalogue.problems) == 1 and str(tmp_path / "a.json") in catalogue.problems[0]
+
+
+def test_an_unknown_agent_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        Catalogue.load().get("nobody")
+
+
+def test_the_default_is_the_configured_one_else_the_first_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert Catalogue.load().default == "demo"
+    assert Catalogue.load(default="codex").default == "codex"
+    assert Catalogue.load(configured={"mine": {"command": ["{python}"]}}).default == "mine"
+    unknown = Catalogue.load(default="nobody")
+    assert unknown.default == "demo" and "nobody" in unknown.problems[0]
+
+
+def test_an_agent_gets_the_basic_variables_and_those_of_its_entry_and_nothing_else() -> None:
+    spec = AgentSpec(id="a", name="A", command=("a",), env={"SET": "1"}, pass_env=("A_KEY", "ABSENT"))
+    base = {
+        "PATH": "/bin",
+        "HOME": "/home/p",
+        "LC_CTYPE": "C.UTF-8",
+        "https_proxy": "http://proxy",
+        "SSL_CERT_FILE": "/c.pem",
+        "A_KEY": "k",
+        "OTHER_KEY": "no",
+        "JUPYTER_TOKEN": "no",
+        "JPY_SESSION_NAME": "no",
+        "AWS_SECRET_ACCESS_KEY": "no",
+    }
+    env = environment(spec, base)
+    assert env.pop("PATH").startswith("/bin:")
+    assert env == {
+        "HOME": "/home/p",
+        "LC_CTYPE": "C.UTF-8",
+        "https_proxy": "http://proxy",
+        "SSL_CERT_FILE": "/c.pem",
+        "A_KEY": "k",
+        "SET": "1",
+    }
+
+
+def test_no_bundled_agent_gets_a_token_of_the_server() -> None:
+    for id, entry in json.loads(BUNDLED.read_text()).items():
+        for name in entry.get("pass_env", []):
+            assert not name.startswith(("JUPYTER_", "JPY_")) or (id, name[:17]) == ("demo", "JUPYTER_ACP_TEST_"), name
+
+
+def test_the_description_tells_version_and_availability_default_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program(tmp_path, "mine-acp", "echo called >> calls; echo 'mine-acp v1.2.3'")
+    monkeypatch.chdir(tmp_path)
+    catalogue = Catalogue.load(
+        configured={"absent": {"command": ["absent-acp"], "install": "get it"}, "mine": {"command": ["mine-acp"]}}
+    )
+
+    async def twice() -> list[dict[str, object]]:
+        await catalogue.describe()
+        return await catalogue.describe()
+
+    first, second = asyncio.run(twice())[:2]
+    assert (first["id"], first["default"], first["available"], first["version"]) == ("mine", True, True, "1.2.3")
+    assert (second["id"], second["available"], second["version"]) == ("absent", False, None)
+    assert second["hint"] == "Not installed: get it"
+    assert (tmp_path / "calls").read_text() == "called\n"
+
+
+def test_a_program_that_never_tells_its_version_is_given_up_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_acp.agentspec.VERSION_TIMEOUT", 0.2)
+    stuck = program(tmp_path, "stuck", "sleep 60; echo 1.0")
+    catalogue = Catalogue.load(configured={"stuck": {"command": [str(stuck)]}})
+    assert asyncio.run(catalogue.version(catalogue.get("stuck"))) is None
