@@ -1,10 +1,152 @@
-import { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+/** Where the panel meets JupyterLab: file type, factory, commands, launcher, side panel. Nothing else. */
+
+import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette, WidgetTracker } from '@jupyterlab/apputils';
+import { IDocumentManager } from '@jupyterlab/docmanager';
+import type { DocumentWidget } from '@jupyterlab/docregistry';
+import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
+import { ILauncher } from '@jupyterlab/launcher';
+import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { ChatFactory, ChatListPanel, ChatModelFactory, ChatPanel, Services } from './panel';
+import { chatIcon, CommandIDs, FACTORY, FILE_TYPE, JUPYTERLAB_CHAT, PLUGIN_ID } from './tokens';
 
 const plugin: JupyterFrontEndPlugin<void> = {
-  id: 'jupyter-acp:plugin',
+  id: PLUGIN_ID,
   description: 'Chats with coding agents',
   autoStart: true,
-  activate: (_app: JupyterFrontEnd) => undefined
+  requires: [IDocumentManager, IRenderMimeRegistry],
+  optional: [
+    ITranslator,
+    ILauncher,
+    ICommandPalette,
+    IDefaultFileBrowser,
+    ILayoutRestorer,
+    ISettingRegistry
+  ],
+  activate
 };
+
+function activate(
+  app: JupyterFrontEnd,
+  documents: IDocumentManager,
+  rendermime: IRenderMimeRegistry,
+  translator: ITranslator | null,
+  launcher: ILauncher | null,
+  palette: ICommandPalette | null,
+  browser: IDefaultFileBrowser | null,
+  restorer: ILayoutRestorer | null,
+  registry: ISettingRegistry | null
+): void {
+  const { commands, docRegistry, serviceManager, shell } = app;
+  const trans = (translator ?? nullTranslator).load('jupyter_acp');
+  let notifies = true;
+  void registry?.load(PLUGIN_ID).then(settings => {
+    const read = () => {
+      notifies = settings.composite.notify !== false;
+    };
+    settings.changed.connect(read);
+    read();
+  });
+
+  const services: Services = {
+    settings: serviceManager.serverSettings,
+    contents: serviceManager.contents,
+    rendermime,
+    trans,
+    openFile: (path, line) => openFile(documents, path, line),
+    openChat: path => documents.openOrReveal(path, FACTORY),
+    newChat: () => void commands.execute(CommandIDs.create),
+    activate: id => shell.activateById(id),
+    notifies: () => notifies
+  };
+
+  // jupyterlab-chat has the file type where it is installed, and stays what a double click opens
+  const isAlone =
+    !JUPYTERLAB_CHAT.some(id => app.hasPlugin(id)) && !docRegistry.getFileType(FILE_TYPE);
+  if (isAlone) {
+    docRegistry.addFileType({
+      name: FILE_TYPE,
+      displayName: trans.__('Chat'),
+      mimeTypes: ['text/json', 'application/json'],
+      extensions: ['.chat'],
+      fileFormat: 'text',
+      contentType: 'file',
+      icon: chatIcon
+    });
+  }
+  docRegistry.addModelFactory(new ChatModelFactory());
+  const factory = new ChatFactory(
+    {
+      name: FACTORY,
+      label: trans.__('ACP chat'),
+      modelName: 'acp-chat',
+      fileTypes: [FILE_TYPE],
+      defaultFor: isAlone ? [FILE_TYPE] : []
+    },
+    services
+  );
+  docRegistry.addWidgetFactory(factory);
+
+  const tracker = new WidgetTracker<DocumentWidget<ChatPanel>>({ namespace: 'jupyter-acp' });
+  factory.widgetCreated.connect((_, widget) => {
+    widget.context.pathChanged.connect(() => void tracker.save(widget));
+    void tracker.add(widget);
+  });
+  const list = new ChatListPanel(services);
+  shell.add(list, 'left', { rank: 600 });
+  if (restorer) {
+    restorer.add(list, list.id);
+    void restorer.restore(tracker, {
+      command: 'docmanager:open',
+      args: widget => ({ path: widget.context.path, factory: FACTORY }),
+      name: widget => widget.context.path
+    });
+  }
+
+  commands.addCommand(CommandIDs.create, {
+    label: args => (args.isPalette ? trans.__('New ACP chat') : trans.__('ACP chat')),
+    caption: trans.__('Talk to a coding agent'),
+    icon: args => (args.isPalette ? undefined : chatIcon),
+    execute: async args => {
+      const path = typeof args.cwd === 'string' ? args.cwd : (browser?.model.path ?? '');
+      const file = await documents.newUntitled({ path, type: 'file', ext: '.chat' });
+      return documents.openOrReveal(file.path, FACTORY);
+    }
+  });
+  commands.addCommand(CommandIDs.open, {
+    label: trans.__('Open the ACP chat of a path'),
+    isVisible: () => false,
+    execute: args => documents.openOrReveal(String(args.path), FACTORY)
+  });
+  launcher?.add({ command: CommandIDs.create, category: trans.__('Other'), rank: 1 });
+  palette?.addItem({
+    command: CommandIDs.create,
+    category: trans.__('ACP'),
+    args: { isPalette: true }
+  });
+}
+
+/** What a text editor's widget offers; other widgets open without a line. */
+interface HasEditor {
+  readonly editor?: {
+    setCursorPosition(position: { line: number; column: number }): void;
+    revealPosition(position: { line: number; column: number }): void;
+  };
+}
+
+function openFile(documents: IDocumentManager, path: string, line: number | null): void {
+  const widget = documents.openOrReveal(path);
+  if (!widget || line === null) {
+    return;
+  }
+  void Promise.all([widget.context.ready, widget.revealed]).then(() => {
+    const { editor } = (widget as DocumentWidget).content as HasEditor;
+    const position = { line: Math.max(0, line - 1), column: 0 };
+    editor?.setCursorPosition(position);
+    editor?.revealPosition(position);
+  });
+}
 
 export default plugin;

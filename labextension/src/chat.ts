@@ -1,0 +1,377 @@
+/**
+ * One open chat: its state folded from the log, its connection, and the commands that a person gives. Draws nothing.
+ *
+ * Commands go down by REST; what becomes of them is seen in the log and nowhere else.
+ */
+
+import { Signal } from '@lumino/signaling';
+import { UUID } from '@lumino/coreutils';
+import type { ServerConnection } from '@jupyterlab/services';
+import { Connection, ConnectionState } from './connection';
+import { AcpEvent, AgentInfo, Json, kept, Summary } from './events';
+import { applyAll, ChatState, firstAfter, initial, prepend, replayTurn, Turn } from './model';
+import * as rest from './restapi';
+
+/** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
+export interface Unsent {
+  readonly id: string;
+  readonly text: string;
+  readonly error: string | null;
+}
+
+export interface ChatOptions {
+  readonly settings: ServerConnection.ISettings;
+  /** The path of the .chat file, relative to the project. */
+  readonly path: string;
+}
+
+export class Chat {
+  constructor(private readonly options: ChatOptions) {
+    this._place = { settings: options.settings, project: 'local', signal: this._abort.signal };
+    window.addEventListener('online', () => this._connection?.retry(), {
+      signal: this._abort.signal
+    });
+  }
+
+  /** Something that is drawn has changed; at most once per animation frame. */
+  readonly changed = new Signal<this, void>(this);
+
+  /** An agent waits for a person. */
+  readonly asked = new Signal<this, string>(this);
+
+  state: ChatState | null = null;
+  failure: string | null = null;
+  /** The last command that was refused. */
+  refusal: string | null = null;
+  connection: ConnectionState = 'connecting';
+  agents: readonly AgentInfo[] = [];
+  unsent: readonly Unsent[] = [];
+  /** The turn that Stop was pressed for, until the log confirms. */
+  stopping: string | null = null;
+  isLoadingMore = false;
+  /** Answers on their way, by id of the request. */
+  answering: ReadonlySet<string> = new Set();
+  /** Activity of finished turns that was asked for, by turn. */
+  activity: ReadonlyMap<string, Turn> = new Map();
+  /** How much this browser's clock is ahead of the server's, in seconds. */
+  clockSkew = 0;
+  username = '';
+
+  get path(): string {
+    return this._path ?? this.options.path;
+  }
+
+  /** Open the session and follow it. */
+  async start(): Promise<void> {
+    this.failure = null;
+    this._notify();
+    try {
+      const root = await rest.getRoot(this.options.settings);
+      this.username = root.username;
+      const project = root.projects[0];
+      if (project) {
+        this._place = { ...this._place, project: project.id };
+      }
+      const session = await rest.openSession(this._place, this.path);
+      await this._load(session);
+      this._follow(firstAfter(session));
+      this.agents = await rest.listAgents(this._place);
+    } catch (error) {
+      if (!this._abort.signal.aborted) {
+        this.failure = message(error);
+      }
+    }
+    this._notify();
+  }
+
+  /** The file was renamed; the session goes with it. */
+  moved(path: string): void {
+    this._path = path;
+  }
+
+  dispose(): void {
+    this._abort.abort();
+    cancelAnimationFrame(this._frame);
+    Signal.clearData(this);
+  }
+
+  get isDisposed(): boolean {
+    return this._abort.signal.aborted;
+  }
+
+  // --- commands ----------------------------------------------------------------------------------------------------
+
+  async send(text: string, id: string = UUID.uuid4()): Promise<void> {
+    const session = this._session();
+    this._setUnsent([...this.unsent.filter(one => one.id !== id), { id, text, error: null }]);
+    try {
+      await rest.submitTurn(this._place, session.id, id, text);
+      this._setUnsent(this.unsent.filter(one => one.id !== id));
+    } catch (error) {
+      const failed = { id, text, error: message(error) };
+      this._setUnsent(this.unsent.map(one => (one.id === id ? failed : one)));
+    }
+  }
+
+  forget(id: string): void {
+    this._setUnsent(this.unsent.filter(one => one.id !== id));
+  }
+
+  async stop(): Promise<void> {
+    const turn = this.state?.active;
+    if (!turn) {
+      return;
+    }
+    this.stopping = turn.id;
+    await this._command(
+      session => rest.interrupt(this._place, session.id, turn.id),
+      () => {
+        // nothing was stopped, so nothing says that it is
+        this.stopping = null;
+      }
+    );
+  }
+
+  edit(turn: string, text: string): Promise<boolean> {
+    return this._command(session => rest.editTurn(this._place, session.id, turn, text));
+  }
+
+  withdraw(turn: string): Promise<boolean> {
+    return this._command(session => rest.withdrawTurn(this._place, session.id, turn));
+  }
+
+  sendNow(turn: string): Promise<boolean> {
+    return this._command(session => rest.sendNow(this._place, session.id, turn));
+  }
+
+  async answer(request: string, option: string, content?: Json): Promise<void> {
+    if (this.answering.has(request)) {
+      return;
+    }
+    this.answering = new Set([...this.answering, request]);
+    await this._command(session => rest.answer(this._place, session.id, request, option, content));
+    this.answering = new Set([...this.answering].filter(id => id !== request));
+    this._notify();
+  }
+
+  setOption(option: string, value: string | boolean): Promise<boolean> {
+    return this._command(session => rest.configure(this._place, session.id, { [option]: value }));
+  }
+
+  restartAgent(): Promise<boolean> {
+    return this._command(session => rest.restartAgent(this._place, session.id));
+  }
+
+  startOver(): Promise<boolean> {
+    return this._command(session => rest.startOver(this._place, session.id));
+  }
+
+  deleteMessage(id: string): Promise<boolean> {
+    return this._command(session => rest.deleteMessage(this._place, session.id, id));
+  }
+
+  editMessage(id: string, text: string): Promise<boolean> {
+    return this._command(session => rest.editMessage(this._place, session.id, id, text));
+  }
+
+  /** Talk to another agent. Only before the first message: afterwards the conversation is that agent's. */
+  async chooseAgent(agent: string): Promise<void> {
+    await this._command(async session => {
+      let next: Summary;
+      try {
+        next = await rest.openSession(this._place, this.path, agent);
+      } catch (error) {
+        if (!(error instanceof rest.RequestError && error.status === 409)) {
+          throw error;
+        }
+        await rest.closeSession(this._place, session.id);
+        next = await rest.openSession(this._place, this.path, agent);
+      }
+      this._connection?.close();
+      await this._load(next);
+      this._follow(firstAfter(next));
+    });
+  }
+
+  async loadMore(): Promise<void> {
+    const first = this.state?.entries[0];
+    if (!this.state || this.isLoadingMore) {
+      return;
+    }
+    const before = !first ? undefined : first.type === 'turn' ? first.turn.messageId : first.id;
+    this.isLoadingMore = true;
+    await this._command(async session => {
+      const page = await rest.getMessages(this._place, session.id, before);
+      if (this.state) {
+        this.state = prepend(this.state, page);
+      }
+    });
+    this.isLoadingMore = false;
+    this._notify();
+  }
+
+  async loadActivity(turn: string): Promise<void> {
+    await this._command(async session => {
+      const log = await rest.getActivity(this._place, session.id, turn);
+      this.activity = new Map(this.activity).set(turn, replayTurn(turn, log));
+    });
+  }
+
+  exportUrl(): string {
+    return rest.exportUrl(this._place, this._session().id);
+  }
+
+  dismissRefusal(): void {
+    this.refusal = null;
+    this._notify();
+  }
+
+  retryConnection(): void {
+    this._connection?.retry();
+  }
+
+  // --- what a reload must not lose -----------------------------------------------------------------------------------
+
+  get draft(): string {
+    return this._read('draft');
+  }
+
+  set draft(text: string) {
+    this._write('draft', text);
+  }
+
+  private _read(name: string): string {
+    return window.localStorage.getItem(`jupyter-acp:${name}:${this._session().id}`) ?? '';
+  }
+
+  private _write(name: string, value: string): void {
+    const key = `jupyter-acp:${name}:${this._session().id}`;
+    if (value) {
+      window.localStorage.setItem(key, value);
+    } else {
+      window.localStorage.removeItem(key);
+    }
+  }
+
+  private _setUnsent(unsent: readonly Unsent[]): void {
+    this.unsent = unsent;
+    this._write('unsent', unsent.length > 0 ? JSON.stringify(unsent) : '');
+    this._notify();
+  }
+
+  // --- inside --------------------------------------------------------------------------------------------------------
+
+  private _session(): Summary {
+    if (!this.state) {
+      throw new Error('the chat is not open yet');
+    }
+    return this.state.session;
+  }
+
+  private async _load(session: Summary): Promise<void> {
+    const page = await rest.getMessages(this._place, session.id);
+    this.state = initial(session, page);
+    this.activity = new Map();
+    this.stopping = null;
+    // what was on its way when the page went may have arrived: its turn says so
+    this.unsent = kept(parsed(this._read('unsent')))
+      .filter(one => !session.turns.some(turn => turn.id === one.id))
+      .filter(one => !page.messages.some(known => known.turn === one.id))
+      .map(one => ({ ...one, error: one.error ?? '' }));
+    this._notify();
+  }
+
+  private _follow(after: number): void {
+    const id = this._session().id;
+    this._connection = new Connection({
+      after,
+      signal: this._abort.signal,
+      open: from => rest.subscribe(this._place, id, from),
+      check: () => this._check(id),
+      onEvents: events => this._fold(events),
+      onState: state => {
+        this.connection = state;
+        this._notify();
+      }
+    });
+  }
+
+  /** Before a reconnection: is the log that we follow still the server's? */
+  private async _check(id: string): Promise<number | null> {
+    const session = await rest.getSession(this._place, id);
+    if (session.lastSeq >= (this._connection?.lastSeq ?? 0)) {
+      return null;
+    }
+    await this._load(session);
+    return firstAfter(session);
+  }
+
+  private _fold(events: readonly AcpEvent[]): void {
+    if (!this.state) {
+      return;
+    }
+    const before = this.state;
+    this.state = applyAll(before, events);
+    const newest = events[events.length - 1];
+    if (newest && newest.seq > before.session.lastSeq) {
+      this.clockSkew = Date.now() / 1000 - newest.time;
+    }
+    if (this.stopping !== null && this.state.active?.id !== this.stopping) {
+      this.stopping = null;
+    }
+    const known = new Set(before.permissions.map(request => request.id));
+    const fresh = this.state.permissions.find(request => !known.has(request.id));
+    if (fresh) {
+      this.asked.emit(fresh.elicitation?.message || fresh.toolCall.title);
+    }
+    this._notify();
+  }
+
+  private async _command(
+    run: (session: Summary) => Promise<void>,
+    undo?: () => void
+  ): Promise<boolean> {
+    this.refusal = null;
+    this._notify();
+    try {
+      await run(this._session());
+      return true;
+    } catch (error) {
+      if (!this._abort.signal.aborted) {
+        undo?.();
+        this.refusal = message(error);
+      }
+      return false;
+    } finally {
+      this._notify();
+    }
+  }
+
+  private _notify(): void {
+    if (!this._frame && !this._abort.signal.aborted) {
+      this._frame = requestAnimationFrame(() => {
+        this._frame = 0;
+        this.changed.emit();
+      });
+    }
+  }
+
+  private readonly _abort = new AbortController();
+  private _place: rest.Place;
+  private _connection: Connection | null = null;
+  private _frame = 0;
+  private _path: string | null = null;
+}
+
+/** What is in storage may be damaged, which is no reason not to open the chat. */
+function parsed(json: string): unknown {
+  try {
+    return JSON.parse(json || '[]');
+  } catch {
+    return [];
+  }
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,20 @@
+import * as React from 'react';
+import { useEnvironment } from './environment';
+import { Revealed } from './Revealed';
+
+/** A file of the project; opens at the line. */
+export function FileLink({ path, line }: { path: string; line: number | null }): JSX.Element {
+  const { chat, openFile } = useEnvironment();
+  const cwd = chat.state?.session.cwd ?? '';
+  const shown = cwd && path.startsWith(`${cwd}/`) ? path.slice(cwd.length + 1) : path;
+  return (
+    <button
+      className="jp-acp-file-link"
+      title={path}
+      data-path={path}
+      onClick={() => openFile(path, line)}
+    >
+      <Revealed text={line === null ? shown : `${shown}:${line}`} />
+    </button>
+  );
+}

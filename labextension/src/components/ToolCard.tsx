@@ -1,0 +1,156 @@
+import * as React from 'react';
+import type { ToolCall, ToolContent } from '../events';
+import type { Terminal } from '../model';
+import { DiffView } from './DiffView';
+import { useEnvironment } from './environment';
+import { FileLink } from './FileLink';
+import { Markdown } from './Markdown';
+import { Revealed } from './Revealed';
+import { TerminalCard } from './TerminalCard';
+
+const ICONS: { [kind: string]: string } = {
+  read: '📄',
+  edit: '✏️',
+  delete: '🗑',
+  move: '↪',
+  search: '🔍',
+  execute: '❯_',
+  think: '💭',
+  fetch: '🌐',
+  switch_mode: '⇄'
+};
+
+/** Nothing but a line: such calls may be folded together. */
+export function isSmall(call: ToolCall): boolean {
+  return call.content.every(item => item.type !== 'diff' && item.type !== 'terminal');
+}
+
+function isObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Object.keys(value).length > 0;
+}
+
+/** JSON as a person reads it. */
+export function pretty(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value, null, 2);
+}
+
+function Content(props: { content: ToolContent; terminals: ReadonlyMap<string, Terminal> }) {
+  const { content, terminals } = props;
+  switch (content.type) {
+    case 'text':
+      return <Markdown text={content.text} />;
+    case 'image':
+      return <img src={`data:${content.mimeType};base64,${content.data}`} alt="" />;
+    case 'diff':
+      return <DiffView path={content.path} before={content.before} after={content.after} />;
+    case 'terminal': {
+      const terminal = terminals.get(content.terminalId);
+      return terminal ? <TerminalCard id={content.terminalId} terminal={terminal} /> : null;
+    }
+    default:
+      return <pre className="jp-acp-raw">{pretty(content.raw)}</pre>;
+  }
+}
+
+export { Content as ContentView };
+
+/** One tool call. What changes files or prints is open, the rest opens on a click. */
+export const ToolCard = React.memo(function ToolCard(props: {
+  call: ToolCall;
+  terminals: ReadonlyMap<string, Terminal>;
+}) {
+  const { trans } = useEnvironment();
+  const { call, terminals } = props;
+  const [open, setOpen] = React.useState<boolean | null>(null);
+  const isOpen = open ?? !isSmall(call);
+  const states: { [status: string]: string } = {
+    pending: trans.__('waiting'),
+    in_progress: trans.__('running'),
+    completed: trans.__('done'),
+    failed: trans.__('failed'),
+    cancelled: trans.__('stopped')
+  };
+  // a terminal that the agent reports under the call's own id, without naming it in the content
+  const own = terminals.get(call.id);
+  const isNamed = call.content.some(
+    item => item.type === 'terminal' && item.terminalId === call.id
+  );
+  return (
+    <div
+      className="jp-acp-tool"
+      data-state={call.status}
+      data-kind={call.kind}
+      data-route={call.route}
+      data-tool-call-id={call.id}
+    >
+      <div className="jp-acp-tool-head">
+        <button
+          className="jp-acp-tool-toggle"
+          aria-expanded={isOpen}
+          onClick={() => setOpen(!isOpen)}
+        >
+          <span className="jp-acp-icon" aria-hidden="true">
+            {ICONS[call.kind] ?? '🔧'}
+          </span>
+          <span className="jp-acp-tool-title">
+            <Revealed text={call.title} />
+          </span>
+        </button>
+        {call.locations.map((place, index) => (
+          <FileLink key={index} path={place.path} line={place.line} />
+        ))}
+        <span className="jp-acp-tool-state">{states[call.status] ?? call.status}</span>
+      </div>
+      {isOpen && (
+        <div className="jp-acp-tool-body">
+          {isObject(call.rawInput) && (
+            <details>
+              <summary>{trans.__('Arguments')}</summary>
+              <pre className="jp-acp-raw">
+                <Revealed text={pretty(call.rawInput)} />
+              </pre>
+            </details>
+          )}
+          {call.content.map((item, index) => (
+            <Content key={index} content={item} terminals={terminals} />
+          ))}
+          {own && !isNamed && <TerminalCard id={call.id} terminal={own} />}
+          {call.content.length === 0 &&
+            !own &&
+            (isObject(call.rawOutput) || typeof call.rawOutput === 'string') && (
+              <pre className="jp-acp-raw">{pretty(call.rawOutput).slice(0, 20000)}</pre>
+            )}
+        </div>
+      )}
+    </div>
+  );
+});
+
+/** Consecutive small calls, one line. */
+export function ToolGroup(props: {
+  calls: readonly ToolCall[];
+  terminals: ReadonlyMap<string, Terminal>;
+}): JSX.Element {
+  const { trans } = useEnvironment();
+  const { calls, terminals } = props;
+  const [isOpen, setOpen] = React.useState(false);
+  const last = calls[calls.length - 1];
+  return (
+    <div className="jp-acp-tool-group">
+      <button
+        className="jp-acp-tool-toggle"
+        aria-expanded={isOpen}
+        onClick={() => setOpen(!isOpen)}
+      >
+        <span className="jp-acp-icon" aria-hidden="true">
+          {isOpen ? '▾' : '▸'}
+        </span>
+        <span className="jp-acp-tool-title">
+          {trans.__('%1 steps', calls.length)}
+          {!isOpen && last && <span className="jp-acp-dim"> · {last.title}</span>}
+        </span>
+      </button>
+      {isOpen && calls.map(call => <ToolCard key={call.id} call={call} terminals={terminals} />)}
+    </div>
+  );
+}

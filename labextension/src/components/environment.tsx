@@ -1,0 +1,23 @@
+import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+import type { Chat } from '../chat';
+
+/** What every component of a chat may use. */
+export interface Environment {
+  readonly chat: Chat;
+  readonly trans: TranslationBundle;
+  readonly rendermime: IRenderMimeRegistry;
+  /** Open a file of the project, at a line counted from 1. */
+  readonly openFile: (path: string, line: number | null) => void;
+}
+
+export const EnvironmentContext = React.createContext<Environment | null>(null);
+
+export function useEnvironment(): Environment {
+  const environment = React.useContext(EnvironmentContext);
+  if (!environment) {
+    throw new Error('a component of a chat is drawn outside of one');
+  }
+  return environment;
+}

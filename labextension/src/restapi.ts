@@ -1,0 +1,220 @@
+/** The routes of the server as functions. Every answer is narrowed in events.ts. */
+
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
+import * as wire from './events';
+
+/** The server refused; `reason` is its machine-readable word for why. */
+export class RequestError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly reason: string
+  ) {
+    super(message);
+  }
+}
+
+/** Where the requests go: a server, a project, and the signal that ends them. */
+export interface Place {
+  readonly settings: ServerConnection.ISettings;
+  readonly project: string;
+  readonly signal: AbortSignal;
+}
+
+async function request(
+  settings: ServerConnection.ISettings,
+  path: readonly string[],
+  init: RequestInit & { query?: { [key: string]: string } } = {}
+): Promise<unknown> {
+  const { query, ...rest } = init;
+  const url =
+    URLExt.join(settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
+    (query ? URLExt.objectToQueryString(query) : '');
+  const response = await ServerConnection.makeRequest(url, rest, settings);
+  const body = await response.text();
+  let answer: unknown = null;
+  try {
+    answer = body ? JSON.parse(body) : null;
+  } catch (error) {
+    if (response.ok) {
+      throw error;
+    }
+  }
+  if (!response.ok) {
+    const error = wire.object(answer);
+    throw new RequestError(
+      response.status,
+      wire.text(error.message) || `${response.status} ${response.statusText}`,
+      wire.text(error.reason)
+    );
+  }
+  return answer;
+}
+
+function send(
+  place: Place,
+  method: string,
+  path: readonly string[],
+  body?: object
+): Promise<unknown> {
+  return request(place.settings, ['projects', place.project, ...path], {
+    method,
+    signal: place.signal,
+    ...(body ? { body: JSON.stringify(body) } : {})
+  });
+}
+
+export async function getRoot(
+  settings: ServerConnection.ISettings
+): Promise<ReturnType<typeof wire.root>> {
+  return wire.root(await request(settings, []));
+}
+
+export async function listAgents(place: Place): Promise<wire.AgentInfo[]> {
+  return wire.agents(await send(place, 'GET', ['agents']));
+}
+
+export async function listSessions(place: Place): Promise<wire.Summary[]> {
+  return wire.summaries(await send(place, 'GET', ['sessions']));
+}
+
+export async function openSession(
+  place: Place,
+  path: string,
+  agent?: string
+): Promise<wire.Summary> {
+  return wire.summary(await send(place, 'POST', ['sessions'], agent ? { path, agent } : { path }));
+}
+
+export async function getSession(place: Place, id: string): Promise<wire.Summary> {
+  return wire.summary(await send(place, 'GET', ['sessions', id]));
+}
+
+export async function configure(
+  place: Place,
+  id: string,
+  config: { [option: string]: string | boolean }
+): Promise<void> {
+  await send(place, 'PATCH', ['sessions', id], { config });
+}
+
+export async function closeSession(place: Place, id: string): Promise<void> {
+  await send(place, 'DELETE', ['sessions', id]);
+}
+
+export async function submitTurn(
+  place: Place,
+  session: string,
+  id: string,
+  prompt: string
+): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'turns'], { id, prompt });
+}
+
+export async function editTurn(
+  place: Place,
+  session: string,
+  id: string,
+  prompt: string
+): Promise<void> {
+  await send(place, 'PATCH', ['sessions', session, 'turns', id], { prompt });
+}
+
+export async function withdrawTurn(place: Place, session: string, id: string): Promise<void> {
+  await send(place, 'DELETE', ['sessions', session, 'turns', id]);
+}
+
+export async function sendNow(place: Place, session: string, id: string): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'turns', id, 'send-now'], {});
+}
+
+export async function interrupt(place: Place, session: string, turn: string): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'interrupt'], { turn });
+}
+
+export async function answer(
+  place: Place,
+  session: string,
+  request: string,
+  option: string,
+  content?: wire.Json
+): Promise<void> {
+  const body = content ? { option_id: option, content } : { option_id: option };
+  await send(place, 'POST', ['sessions', session, 'permissions', request], body);
+}
+
+export async function restartAgent(place: Place, session: string): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'restart-agent'], {});
+}
+
+export async function startOver(place: Place, session: string): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'start-over'], {});
+}
+
+export async function editMessage(
+  place: Place,
+  session: string,
+  message: string,
+  text: string
+): Promise<void> {
+  await send(place, 'PATCH', ['sessions', session, 'messages', message], { text });
+}
+
+export async function deleteMessage(place: Place, session: string, message: string): Promise<void> {
+  await send(place, 'DELETE', ['sessions', session, 'messages', message]);
+}
+
+export async function getMessages(
+  place: Place,
+  session: string,
+  before?: string
+): Promise<wire.MessagePage> {
+  const page = await request(
+    place.settings,
+    ['projects', place.project, 'sessions', session, 'messages'],
+    {
+      signal: place.signal,
+      query: before ? { before, limit: '50' } : { limit: '50' }
+    }
+  );
+  return wire.messages(page);
+}
+
+/** The whole log of one turn. */
+export async function getActivity(
+  place: Place,
+  session: string,
+  turn: string
+): Promise<wire.AcpEvent[]> {
+  const path = ['projects', place.project, 'sessions', session, 'turns', turn, 'activity'];
+  const all: wire.AcpEvent[] = [];
+  for (;;) {
+    const query = { after: String(all[all.length - 1]?.seq ?? 0), limit: '5000' };
+    const page = wire.events(await request(place.settings, path, { signal: place.signal, query }));
+    all.push(...page);
+    if (page.length < 5000) {
+      return all;
+    }
+  }
+}
+
+export function exportUrl(place: Place, session: string): string {
+  const path = ['projects', place.project, 'sessions', session, 'export'];
+  return (
+    URLExt.join(place.settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
+    '?format=markdown'
+  );
+}
+
+/** The socket of a session's log. */
+export function subscribe(place: Place, session: string, after: number): WebSocket {
+  const { settings, project } = place;
+  const path = ['projects', project, 'sessions', session, 'events', 'subscribe'];
+  const query = new URLSearchParams({ after: String(after) });
+  if (settings.appendToken && settings.token) {
+    query.set('token', settings.token);
+  }
+  const url = URLExt.join(settings.wsUrl, 'api/acp', ...path.map(encodeURIComponent));
+  return new settings.WebSocket(`${url}?${query.toString()}`);
+}
