@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names...] [--json FILE]`: run the measurements and print a table. Linux only (it reads /proc)."""
+"""`python -m benchmarks [names...] [--json FILE]`: run the measurements and print a table. Linux only."""
 
 from __future__ import annotations
 

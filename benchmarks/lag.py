@@ -1,4 +1,4 @@
-"""A Jupyter Server extension that tells for how long the event loop was blocked: `GET /benchmarks/lag`, since the last."""
+"""A Jupyter Server extension that tells how long the event loop was blocked: `GET /benchmarks/lag`."""
 
 from __future__ import annotations
 

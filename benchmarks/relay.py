@@ -1,4 +1,4 @@
-"""The bare relay that everything is measured against: agent stdout -> json -> one WebSocket frame per update, no record.
+"""The bare relay to measure against: agent stdout -> json -> one WebSocket frame per update, no record.
 
 It keeps nothing and promises nothing: it is what a client of this protocol costs at the least. Run as
 `python -m benchmarks.relay PORT AGENT...`; a WebSocket client sends the prompt's text as one message.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import ClassVar
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
@@ -18,7 +19,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 class Relay(WebSocketHandler):
     """One agent, one client."""
 
-    sockets: set[Relay] = set()
+    sockets: ClassVar[set[Relay]] = set()
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)

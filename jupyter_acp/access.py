@@ -1,4 +1,4 @@
-"""Which kinds of access can be enforced here, and why others cannot. What is enforced is ours, never the agent's word."""
+"""Which kinds of access can be enforced here, and why others cannot. Ours, never the agent's word."""
 
 from __future__ import annotations
 

@@ -71,7 +71,10 @@ class Coordinator:
         self._stopping = False
 
     async def ready(self) -> None:
-        """Return once the database is open and every session that was left at work goes on. StoreError where the database cannot be opened."""
+        """Return once the database is open and every session that was left at work goes on.
+
+        StoreError where the database cannot be opened.
+        """
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
         await asyncio.shield(self._starting)

@@ -57,7 +57,8 @@ EXIT = b"x"  # the end of stdout; payload JSON code, signal, stderr
 TAKEN = b"o"  # another controller has attached
 REFUSED = b"r"  # payload: why
 
-_LINE_PAUSE = 0.001  # a line that comes within this of another waits for it: one wake-up then serves many lines
+_LINE_PAUSE = 0.001  # in a stream of small writes stdout is read once in this time: one wake-up serves many lines
+_AT_ONCE = 4  # but so many after a rest are not held up
 _DRAIN = 0.25
 _TAIL_SIZE = 64 << 10
 
@@ -74,6 +75,7 @@ class _Peer:
         self.cursor = 0
         self.window = 0
         self.waiting = False  # for the socket to take more
+        self.deaf = False  # it has closed; what it said before is still to be read
 
 
 class Runner:
@@ -86,6 +88,7 @@ class Runner:
             return value
 
         self._run_id = run
+        self._ahead_limit = int(number("ahead_limit"))
         self._output = Output(int(number("memory_limit")), int(number("spool_limit")))
         self._idle_timeout = number("idle_timeout")
         self._selector = selectors.DefaultSelector()
@@ -97,7 +100,7 @@ class Runner:
         self._status: int | None = None
         self._exit: bytes | None = None
         self._deadlines: dict[Callable[[], None], float] = {}
-        self._stdout_paused_until = 0.0
+        self._read_again = self._stdout_paused_until = 0.0
         self._leave_after_exit = self._finished = False
         self._busy = time.monotonic()
 
@@ -174,16 +177,29 @@ class Runner:
             return
         self._busy = time.monotonic()
         self._output.append(data)
-        if len(data) < 16384 or self._output.full:
+        if len(data) < 16384:
+            self._read_again = max(self._read_again, self._busy - _AT_ONCE * _LINE_PAUSE) + _LINE_PAUSE
+        if self._read_again > self._busy or self._is_full():
             self._selector.unregister(self._stdout)
-            self._stdout_paused_until = self._busy + _LINE_PAUSE
+            self._stdout_paused_until = max(self._read_again, self._busy)
+
+    def _is_full(self) -> bool:
+        """The agent is to wait: no room is left, or the attached controller is behind."""
+        controller = self._controller
+        behind = 0 if controller is None else self._output.end - controller.cursor
+        return self._output.full or behind >= self._ahead_limit
+
+    def _make_room(self) -> None:
+        """Something may have changed that the agent waits for."""
+        if self._stdout_paused_until and not self._is_full():
+            self._stdout_paused_until = min(self._stdout_paused_until, max(self._read_again, time.monotonic()))
 
     def _watch_stdout(self, now: float) -> None:
         """Listen to stdout again after the pause, unless there is no room: then the pipe holds the agent back."""
         if not self._stdout_paused_until or self._stdout < 0 or now < self._stdout_paused_until:
             return
-        if self._output.full:
-            self._stdout_paused_until = now + 3600  # an acknowledgement ends it
+        if self._is_full():
+            self._stdout_paused_until = now + 3600  # an acknowledgement, more window or the controller's end ends it
             return
         self._stdout_paused_until = 0.0
         self._selector.register(self._stdout, selectors.EVENT_READ, self._read_stdout)
@@ -343,6 +359,7 @@ class Runner:
         if peer is self._controller:
             self._controller = None
             self._busy = time.monotonic()
+            self._make_room()
 
     def _serve(self, peer: _Peer, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -380,10 +397,8 @@ class Runner:
         if kind == ATTACH and peer is not self._controller:
             self._attach(peer, number, payload)
         elif kind == ACK:
-            was_full = self._output.full
             self._output.ack(number)
-            if was_full and not self._output.full and self._stdout_paused_until:
-                self._stdout_paused_until = time.monotonic()
+            self._make_room()
         elif kind == WINDOW:
             peer.window = max(peer.window, number)
         elif kind == INPUT:
@@ -437,7 +452,7 @@ class Runner:
 
     def _flush(self, peer: _Peer) -> None:
         """Send what the socket takes now: words first, then output within the window."""
-        if peer.waiting or peer not in self._peers:
+        if peer.waiting or peer.deaf or peer not in self._peers:
             return
         outbound = peer.outbound
         while True:
@@ -456,12 +471,13 @@ class Runner:
                 peer.waiting = True
                 break
             except OSError:
-                self._drop(peer)
-                return
+                peer.deaf = True
+                break
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.waiting else 0)
         key = self._selector.get_key(peer.sock)
         if key.events != wanted:
             self._selector.modify(peer.sock, wanted, key.data)
+        self._make_room()
 
 
 def _available(fd: int) -> bytes:

@@ -49,6 +49,7 @@ class LaunchSpec:
     cwd: str
     memory_limit: int = 8 << 20
     spool_limit: int = 1 << 30
+    ahead_limit: int = 1 << 20
     idle_timeout: float = 86400.0
 
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -446,7 +447,8 @@ class Session:
         await self._apply(agent, {**self._defaults(), **self.row.config})
         turn = self.turns.active
         connection = self.host.connection
-        assert turn is not None and self.row.agent_session_id is not None and connection is not None
+        session_id = self.row.agent_session_id
+        assert turn is not None and session_id is not None and connection is not None
         blocks = turn.prompt
         changes: list[Change] = []
         if self.row.preface:
@@ -465,7 +467,7 @@ class Session:
             raise
         self._sent = True
         self._sent_at = asyncio.get_running_loop().time()
-        return await agent.prompt(self.row.agent_session_id, blocks, id=request_id, number=number)
+        return await agent.prompt(session_id, blocks, id=request_id, number=number)
 
     async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
         turn = self.turns.active

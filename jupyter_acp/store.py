@@ -157,7 +157,8 @@ class Store:
 
     async def turn_events(self, session_id: str, turn: str, after: int = 0, limit: int = 5000) -> list[str]:
         """Events of one turn after seq `after`, as wire text."""
-        sql = "SELECT seq, time, turn, kind, data FROM events WHERE session_id=? AND turn=? AND seq>? ORDER BY seq LIMIT ?"
+        where = "session_id = ? AND turn = ? AND seq > ? ORDER BY seq LIMIT ?"
+        sql = f"SELECT seq, time, turn, kind, data FROM events WHERE {where}"
         return await self._call(
             lambda: [_wire(*row) for row in self._read_db.execute(sql, (session_id, turn, after, limit))]
         )

@@ -1,4 +1,4 @@
-"""What every test may use: a real Jupyter Server with the extension, its own data folders, and `drive` to talk to it."""
+"""What every test may use: a real Jupyter Server with the extension, and `drive` to talk to it."""
 
 from __future__ import annotations
 

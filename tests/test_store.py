@@ -14,7 +14,15 @@ from jupyter_acp.store import TAIL_EVENTS, Store
 from jupyter_acp.turn import TurnState
 
 ROW = SessionRow(
-    id="s", root="/project", project="local", path="a.chat", chat_id="c", agent="demo", cwd="/project", title="a", created=1.0
+    id="s",
+    root="/project",
+    project="local",
+    path="a.chat",
+    chat_id="c",
+    agent="demo",
+    cwd="/project",
+    title="a",
+    created=1.0,
 )
 
 

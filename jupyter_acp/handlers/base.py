@@ -51,11 +51,9 @@ class AcpHandler(APIHandler):
     def initialize(self, access: ProjectAccess) -> None:
         self.access = access
 
-    async def prepare(self) -> None:
+    async def prepare(self, **kwargs: Any) -> None:
         """After Jupyter's own checks."""
-        result = super().prepare()
-        if result is not None:
-            await result
+        await super().prepare(**kwargs)
         if not self._finished:
             await self.access.ready()
 

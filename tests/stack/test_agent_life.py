@@ -65,7 +65,9 @@ async def test_an_agent_without_resume_is_loaded_and_its_replay_is_not_logged_ag
 
 
 @pytest.mark.parametrize("agent", ["no-load", "fail-load"])
-async def test_a_conversation_that_cannot_be_brought_back_is_said_and_never_silently_new(drive: Any, agent: str) -> None:
+async def test_a_conversation_that_cannot_be_brought_back_is_said_and_never_silently_new(
+    drive: Any, agent: str
+) -> None:
     chat = await drive.open("a.chat", agent=agent)
     await chat.run("/text remember the number seven")
     await chat.run("/crash")
@@ -147,7 +149,9 @@ async def test_what_was_chosen_is_applied_again_after_the_agent_came_back_with_s
     assert {o["id"]: o["currentValue"] for o in (await chat.summary())["config_options"]}["mode"] == "auto"
 
 
-async def test_an_agent_that_only_says_yes_to_a_setting_stops_the_turn_and_the_screen_shows_the_truth(drive: Any) -> None:
+async def test_an_agent_that_only_says_yes_to_a_setting_stops_the_turn_and_the_screen_shows_the_truth(
+    drive: Any,
+) -> None:
     chat = await drive.open("a.chat", agent="deaf")
     await chat.run("/text hi")
     assert (await chat.refused("PATCH", body={"config": {"mode": "auto"}}))[0] == 422
@@ -168,7 +172,9 @@ async def test_no_agent_is_a_child_of_the_server(drive: Any) -> None:
     assert os.getpid() not in [process.pid for process in psutil.Process(pid).parents()]
 
 
-async def test_the_agent_gets_nothing_of_the_servers_own_environment(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_agent_gets_nothing_of_the_servers_own_environment(
+    drive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat = await drive.open()
     await chat.run("/env")
     names = set(chat.text("t1").split())

@@ -27,8 +27,13 @@ window.dispose = widget.render({model: {get: name => traits[name]}, el: document
 
 
 @pytest.fixture(autouse=True)
+def jp_asyncio_loop() -> None:
+    """In place of pytest-jupyter's: its loop and playwright's cannot run in one thread, and no server of its is used."""
+
+
+@pytest.fixture(autouse=True)
 def jp_server_cleanup() -> None:
-    """In place of pytest-jupyter's, whose loop cannot run beside that of playwright; no server of its is used here."""
+    """As above."""
 
 
 @pytest.fixture(scope="module")
