@@ -519,7 +519,8 @@ class Session:
 
     def _age(self) -> float:
         """Seconds since the prompt was sent: what is older is a part of the agent."""
-        return asyncio.get_running_loop().time() - self._sent_at
+        # The kernel counts the start of a process in ticks of 10 ms, rounded down.
+        return asyncio.get_running_loop().time() - self._sent_at + 0.05
 
     async def _is_over(self, turn_id: str, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
