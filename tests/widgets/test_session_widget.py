@@ -63,7 +63,7 @@ def page(browser: Browser, contract: Contract) -> Iterator[Page]:
     context.set_default_timeout(8000)
     page = context.new_page()
     errors: list[Any] = []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))  # playwright sets an attribute on it
     page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
     page.goto(f"{contract.url}page")
     yield page
