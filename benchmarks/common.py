@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,10 @@ class Server:
         self.http.close()
         end(self.process)
         self._log.close()
+        # Runners outlive their server by design: not the benchmark.
+        for file in (self.folder / "runtime" / "acp").glob("*/runner.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGTERM)
 
     async def fetch(self, method: str, path: str, body: object = None) -> Any:
         """A request that must succeed; its JSON."""

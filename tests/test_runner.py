@@ -36,6 +36,7 @@ class Runners:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.started: list[tuple[int, Path]] = []
+        self.links: list[RunnerLink] = []
 
     async def launch(self, code: str, *args: str, argv: list[str] | None = None, **limits: Any) -> Path:
         directory = self.folder / f"r{len(self.started)}"
@@ -50,24 +51,19 @@ class Runners:
         self.started.append((pid, directory))
         return directory
 
+    async def attach(self, directory: Path, *, after: int = 0) -> RunnerLink:
+        self.links.append(link := await RunnerLink.attach(directory, after=after))
+        return link
+
     async def attached(self, code: str, *args: str, **limits: Any) -> RunnerLink:
-        return await RunnerLink.attach(await self.launch(code, *args, **limits))
+        return await self.attach(await self.launch(code, *args, **limits))
 
     async def end(self) -> None:
-        for _, directory in self.started:
-            try:
-                link = await RunnerLink.attach(directory, after=_held_from(directory))
-            except AgentError:
-                continue
-            await link.stop(0)
+        """Every link is closed; a runner goes with the last one that was attached to it."""
+        for link in self.links:
+            with contextlib.suppress(AgentError):
+                await link.stop(0)
             await link.close()
-
-
-_starts: dict[Path, int] = {}
-
-
-def _held_from(directory: Path) -> int:
-    return _starts.get(directory, 0)
 
 
 @pytest.fixture
@@ -123,7 +119,7 @@ async def gone(*pids: int) -> None:
 def test_lines_go_to_the_agent_and_come_back_and_the_directory_is_removed_at_the_end(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         await link.send(1, b"hello\n")
         assert await read_until(link, lambda data: data.endswith(b"\n")) == b"hello\n"
         assert link.position == 6
@@ -156,12 +152,12 @@ def test_after_a_lost_connection_reading_goes_on_at_the_stored_byte(run: Any) ->
     async def body(runners: Runners) -> None:
         lines = "".join(f"line {n} {'x' * 100}\\n" for n in range(3))
         directory = await runners.launch(f"import sys\nfor n in range(20000): sys.stdout.write('%d {lines}' % n)\n")
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         first = await read_until(link, lambda data: len(data) > 3_000_000)
         link._protocol.abort()  # what a killed controller looks like: no acknowledgement, no farewell
-        link = await RunnerLink.attach(directory, after=len(first))
+        link = await runners.attach(directory, after=len(first))
         rest = await read_all(link)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         assert hashlib.sha256(await read_all(link)).digest() == hashlib.sha256(first + rest).digest()
 
     run(body)
@@ -170,16 +166,15 @@ def test_after_a_lost_connection_reading_goes_on_at_the_stored_byte(run: Any) ->
 def test_what_was_acknowledged_cannot_be_read_again_and_the_refusal_says_so(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         await link.send(1, b"0123456789\n")
         await link.read()
         link.ack(5)
         await link.stderr_tail()  # answered in order, so the acknowledgement has arrived
         with pytest.raises(AgentError, match="held from 5 to 11, not from 0"):
-            await RunnerLink.attach(directory)
-        again = await RunnerLink.attach(directory, after=5)
+            await runners.attach(directory)
+        again = await runners.attach(directory, after=5)
         assert await again.read() == b"56789\n"
-        _starts[directory] = 5
 
     run(body)
 
@@ -187,11 +182,11 @@ def test_what_was_acknowledged_cannot_be_read_again_and_the_refusal_says_so(run:
 def test_a_message_that_is_sent_again_reaches_the_agent_once(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         await link.send(1, b"one\n")
         await link.send(4, b"four\n")
         assert await read_until(link, lambda data: data.count(b"\n") == 2) == b"one\nfour\n"
-        link = await RunnerLink.attach(directory, after=link.position)
+        link = await runners.attach(directory, after=link.position)
         assert link.last_input == 4
         for number, text in ((1, b"one\n"), (4, b"four\n"), (5, b"five\n")):
             await link.send(number, text)
@@ -203,9 +198,9 @@ def test_a_message_that_is_sent_again_reaches_the_agent_once(run: Any) -> None:
 def test_a_newer_controller_takes_over_and_the_older_one_is_told(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
-        old = await RunnerLink.attach(directory)
+        old = await runners.attach(directory)
         reading = asyncio.create_task(old.read())
-        new = await RunnerLink.attach(directory)
+        new = await runners.attach(directory)
         with pytest.raises(TakenOver):
             await reading
         with pytest.raises(TakenOver):
@@ -317,14 +312,14 @@ def test_a_killed_runner_takes_the_agent_and_its_whole_tree_along(run: Any) -> N
 def test_what_a_runner_and_its_watcher_left_is_ended_by_the_next_attach(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch("import subprocess\nprint(subprocess.Popen(['sleep', '600']).pid)\n" + DEAF)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         pid = int((await read_until(link, lambda data: data.endswith(b"up\n"))).split()[0])
         watcher = int(Path(f"/proc/{link.runner_pid}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(watcher, signal.SIGKILL)
         os.kill(link.runner_pid, signal.SIGKILL)
         await gone(link.runner_pid)
         with pytest.raises(RunnerLost):
-            await RunnerLink.attach(directory)
+            await runners.attach(directory)
         await gone(pid, link.agent_pid)
         assert not directory.exists()
 
@@ -337,7 +332,7 @@ def test_output_above_the_memory_limit_is_spooled_to_disk_and_comes_back_whole(r
         code = "import sys,hashlib\nd=__import__('os').urandom(20 << 20)\nsys.stdout.buffer.write(d)\n"
         code += "sys.stderr.write(hashlib.sha256(d).hexdigest())\n"
         directory = await runners.launch(code, memory_limit=1 << 20, ahead_limit=1 << 40)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         while link.exit is None:  # read nothing: the window is all that comes
             await link._protocol.changed()
         assert sum(map(len, link._protocol.chunks)) <= 1 << 20
@@ -421,7 +416,7 @@ def test_launch_says_clearly_why_an_agent_cannot_start(
 def test_a_stranger_who_sends_garbage_is_dropped_and_the_controller_is_not_disturbed(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", os.urandom(4096), HEADER.pack(INPUT, 9, 5) + b"evil\n"):
             reader, writer = await asyncio.open_unix_connection(str(directory / "runner.sock"))
             writer.write(garbage)
@@ -442,6 +437,7 @@ def test_a_stranger_who_sends_garbage_is_dropped_and_the_controller_is_not_distu
 def test_only_the_owner_can_reach_the_runner(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch(ECHO)
+        await runners.attach(directory)
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
 
@@ -485,14 +481,14 @@ def test_a_path_too_long_for_a_socket_is_no_obstacle(run: Any) -> None:
 def test_a_farewell_is_heard_though_output_was_still_on_its_way(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch("print('x' * 5_000_000)", ahead_limit=1 << 40)
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         while link.exit is None:
             await link._protocol.changed()
         for _ in range(3):
-            link = await RunnerLink.attach(directory)
+            link = await runners.attach(directory)
             await link.stderr_tail()
             await link.close()
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         await link.stop()
         await link.close()
         await gone(link.runner_pid)
@@ -504,16 +500,16 @@ def test_a_farewell_is_heard_though_output_was_still_on_its_way(run: Any) -> Non
 def test_exit_and_unread_output_wait_for_a_controller(run: Any) -> None:
     async def body(runners: Runners) -> None:
         directory = await runners.launch("print('last words')")
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         assert await read_all(link) == b"last words\n"
         await link.close()  # nothing was acknowledged
-        link = await RunnerLink.attach(directory)
+        link = await runners.attach(directory)
         assert await read_all(link) == b"last words\n"
         link.ack(link.position)
         await link.close()
         await gone(link.runner_pid)
         with pytest.raises(RunnerLost):
-            await RunnerLink.attach(directory)
+            await runners.attach(directory)
 
     run(body)
 

@@ -28,7 +28,7 @@ window.dispose = widget.render({model: {get: name => traits[name]}, el: document
 
 @pytest.fixture(autouse=True)
 def jp_asyncio_loop() -> None:
-    """In place of pytest-jupyter's: its loop and playwright's cannot run in one thread, and no server of its is used."""
+    """In place of pytest-jupyter's: its loop and playwright's cannot run in one thread."""
 
 
 @pytest.fixture(autouse=True)
