@@ -492,8 +492,8 @@ class Session:
 
     async def _climb(self, turn_id: str) -> None:
         """The interrupt ladder: cancel, kill the turn's commands, kill the agent (DESIGN 8)."""
-        await self.questions.cancel_all()
         if not self._sent:
+            await self.questions.cancel_all()
             if self._prompting is not None:
                 self._prompting.cancel()
             return
@@ -502,6 +502,8 @@ class Session:
             with contextlib.suppress(AgentError):
                 async with asyncio.timeout(self._limits.cancel_grace):
                     await agent.cancel(session_id)
+        # After the cancel: an agent that heard the answers first might go on and end its turn as if not stopped.
+        await self.questions.cancel_all()
         if await self._is_over(turn_id, self._limits.cancel_grace):
             return
         log.warning("session=%s turn=%s ignores cancel: killing its commands", self.row.id, turn_id)
