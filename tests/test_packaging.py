@@ -52,3 +52,9 @@ def test_the_pinned_versions_name_packages_only() -> None:
     pins = [line for line in lines if not line.startswith("#")]
     assert pins
     assert [line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+
+
+def test_the_code_structure_names_every_module() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    modules = {path.stem for path in (ROOT / "jupyter_acp").glob("*.py")} - {"__init__"}
+    assert {name for name in modules if f"`{name}`" not in contributing} == set()
