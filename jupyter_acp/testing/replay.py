@@ -25,7 +25,7 @@ def replay(wire: Wire, file: Path, delay: float) -> None:
             asked = next(requests, None)
             if asked is None:
                 return
-            line = json.dumps({**message, "id": asked["id"]}).encode()
+            line = json.dumps({**message, "id": asked["id"]}, separators=(",", ":")).encode()
         wire.write(line + b"\n")
         time.sleep(delay)
     for _ in requests:
