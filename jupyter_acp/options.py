@@ -63,7 +63,9 @@ def values(option: JsonObject) -> list[str]:
     """The values that a select offers, in groups or not."""
     found: list[str] = []
     for entry in option["options"]:
-        found += [e["value"] for e in entry.get("options", [entry]) if isinstance(e, dict) and "value" in e]
+        members = entry.get("options", [entry])
+        if isinstance(members, list):
+            found += [e["value"] for e in members if isinstance(e, dict) and "value" in e]
     return found
 
 
