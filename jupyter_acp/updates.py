@@ -72,7 +72,8 @@ class ToolCalls:
         meta = update.get("_meta")
         meta = dict(meta) if isinstance(meta, dict) else {}
         terminal = {key: meta.pop(key) for key in _TERMINAL_KEYS if key in meta}
-        fields = {k: v for k, v in update.items() if v is not None and k not in ("sessionUpdate", "_meta")}
+        # the route is ours to tell, not the agent's
+        fields = {k: v for k, v in update.items() if v is not None and k not in ("sessionUpdate", "_meta", "route")}
         if meta and _small(meta):
             fields["_meta"] = meta
         before = self._calls.get(id)
