@@ -1,0 +1,1 @@
+"""Tests with real agent programs; `make test-agents` installs them."""
