@@ -1,0 +1,273 @@
+"""JupyterLab as `jupyter acp demo` starts it, and Chromium: one of each; every test has a chat of its own in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+
+from jupyter_acp import cli
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# the machine may be busy with the rest of the suite
+PATIENCE = 30_000
+QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = str(Path(__file__).parent)
+    for item in items:
+        if str(item.path).startswith(here):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(autouse=True)
+def jp_asyncio_loop() -> None:
+    """In place of pytest-jupyter's: its loop and playwright's cannot run in one thread."""
+
+
+@pytest.fixture(autouse=True)
+def jp_server_cleanup() -> None:
+    """As above."""
+
+
+class Lab:
+    """The server, which may be stopped and started again where it was."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = home / "project"
+        self.token = secrets.token_hex(16)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        # the build of this tree, before whatever an earlier install left in the environment
+        extensions = home / "share" / "labextensions"
+        extensions.mkdir(parents=True)
+        (extensions / "jupyter-acp").symlink_to(ROOT / "jupyter_acp" / "labextension")
+        config = home / "config"
+        (config / "labconfig").mkdir(parents=True)
+        self.show_jupyterlab_chat(False)
+        (config / "jupyter_server_config.json").write_text(
+            json.dumps(
+                {
+                    "AcpExtension": {
+                        "database": str(home / "coordinator.db"),
+                        "runtime_dir": str(home / "run"),
+                        "cancel_grace": 1.0,
+                        "kill_grace": 1.0,
+                        "agents": {
+                            "other": {"name": "Other agent", "command": [sys.executable, "-m", "jupyter_acp.testing"]},
+                            "absent": {"name": "Absent agent", "command": ["there-is-no-such-agent"]},
+                        },
+                    }
+                }
+            )
+        )
+        settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+        settings.mkdir(parents=True)
+        (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET.popitem()[1]))
+        self._environ = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")} | {
+            "HOME": str(home),
+            "XDG_STATE_HOME": str(home / "state"),
+            "JUPYTER_TOKEN": self.token,
+            "JUPYTER_PATH": str(home / "share"),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "JUPYTER_CONFIG_DIR": str(config),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "PYTHONPATH": str(ROOT),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def show_jupyterlab_chat(self, shown: bool) -> None:
+        """Whether pages that are opened from now on have jupyterlab-chat, which only the tests install."""
+        disabled = {} if shown else {"jupyterlab-chat-extension": True}
+        page = self.home / "config" / "labconfig" / "page_config.json"
+        page.write_text(json.dumps({"disabledExtensions": disabled}))
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        cli.make_project(self.root)
+        with (self.home / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*cli.lab_command(self.root, self.port, browser=False), "--ServerApp.port_retries=0"],
+                cwd=self.home,
+                env=self._environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        for _ in range(600):
+            try:
+                self.ask("GET", "api/acp")
+                return
+            except urllib.error.URLError:
+                assert self._process.poll() is None, (self.home / "server.log").read_text()
+                time.sleep(0.1)
+        raise TimeoutError((self.home / "server.log").read_text())
+
+    def stop(self) -> None:
+        """End it; agents that run stay."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=20)
+            finally:
+                if self._process.poll() is None:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                    self._process.wait()
+            self._process = None
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """A request to the server, its JSON."""
+        headers = {"Authorization": f"token {self.token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers, method=method)) as response:
+            return json.loads(response.read() or "null")
+
+    def close_sessions(self) -> None:
+        """An agent outlives its server: it ends with its session."""
+        sessions = "api/acp/projects/local/sessions"
+        for session in self.ask("GET", sessions):
+            self.ask("DELETE", f"{sessions}/{session['id']}")
+
+
+class Chat:
+    """The panel of one chat, as a person finds their way in it."""
+
+    def __init__(self, page: Page, path: str) -> None:
+        self.page = page
+        self.path = path
+        self.view = page.locator(".jp-acp-chat")
+        self.input = self.view.get_by_label("Message to the agent")
+        self.active = self.view.locator(".jp-acp-active")
+        self.ended = self.view.locator('.jp-acp-turn[data-state="ended"]')
+        self.queued = self.view.locator(".jp-acp-queued")
+        self.permission = self.view.locator(".jp-acp-permission")
+
+    def send(self, text: str) -> None:
+        """Type and press Enter; lines are parted by Shift+Enter."""
+        self.input.fill(text)
+        self.input.press("Enter")
+
+    def wait(self, state: str) -> None:
+        """Until the running turn is in this state, `idle` where there is none."""
+        self.page.locator(f'.jp-acp-chat[data-state="{state}"][data-connection="connected"]').wait_for()
+
+    def run(self, text: str) -> Locator:
+        """Send, and wait for the end; the turn."""
+        count = self.ended.count()
+        self.send(text)
+        turn = self.ended.nth(count)
+        turn.wait_for()
+        self.wait("idle")
+        return turn
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        lab.start()
+        yield lab
+        lab.close_sessions()
+    finally:
+        lab.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    program = next(found for name in BROWSERS if (found := shutil.which(name)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the pages are kept, to be looked at."""
+    kept = os.environ.get("JUPYTER_ACP_SCREENSHOTS")
+    return Path(kept) if kept else tmp_path_factory.getbasetemp() / "screenshots"
+
+
+@pytest.fixture
+def page(context: BrowserContext, screenshots: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that must end without an error of a script, and without a dialog that a hostile text opened."""
+    errors: list[str] = []
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
+    yield page
+    page.screenshot(path=screenshots / f"{request.node.name}-last.png")
+    assert errors == []
+
+
+@pytest.fixture
+def open_page(lab: Lab, page: Page, request: pytest.FixtureRequest) -> Callable[[str], Page]:
+    """Go to JupyterLab, in a workspace of this test; `tree/{path}` opens a file."""
+    workspace = re.sub(r"\W+", "-", request.node.name)
+
+    def go(path: str = "") -> Page:
+        page.goto(f"{lab.url}lab/workspaces/{workspace}/{path}?token={lab.token}")
+        return page
+
+    return go
+
+
+@pytest.fixture
+def chat(lab: Lab, open_page: Callable[[str], Page]) -> Chat:
+    """A new, empty chat of this test, open."""
+    path = f"chat-{len(list(lab.root.glob('chat-*.chat'))) + 1}.chat"
+    (lab.root / path).write_text("")
+    chat = Chat(open_page(f"tree/{path}"), path)
+    chat.wait("idle")
+    return chat
+
+
+@pytest.fixture
+def shot(page: Page, screenshots: Path, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Take a picture of the page."""
+
+    def take(name: str) -> None:
+        page.screenshot(path=screenshots / f"{request.node.name}-{name}.png")
+
+    return take
