@@ -77,7 +77,9 @@ class AcpExtension(ExtensionApp):
             cancel_grace=self.cancel_grace,
             kill_grace=self.kill_grace,
         )
-        settings = Settings(runtime_dir=runtime, limits=limits, environment=os.environ.copy())
+        settings = Settings(
+            runtime_dir=runtime, limits=limits, environment=os.environ.copy(), end_turns_on_stop=self.end_turns_on_stop
+        )
         self.coordinator = Coordinator(
             store=Store(data),
             project=projects.projects()[0],

@@ -36,6 +36,7 @@ class Settings:
     runtime_dir: Path
     limits: Limits
     environment: Mapping[str, str]
+    end_turns_on_stop: bool = False
 
 
 class Coordinator:
@@ -92,11 +93,13 @@ class Coordinator:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
 
     async def stop(self) -> None:
-        """Let every session go; running turns go on in their runners."""
+        """Let every session go; running turns go on in their runners, unless the settings say that they end."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._settings.end_turns_on_stop:
+            await asyncio.gather(*(session.finish() for session in self._sessions.values()), return_exceptions=True)
         await asyncio.gather(*(session.detach() for session in self._sessions.values()), return_exceptions=True)
         self._sessions.clear()
         await self.store.close()
@@ -278,7 +281,7 @@ class Coordinator:
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root)
         return Delegation.for_session(
-            executor, self.store, session.journal, session.inbox, lambda: session.host.connection
+            session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
         )
 
     def _broken(self, session: Session, error: BaseException) -> None:

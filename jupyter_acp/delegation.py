@@ -18,6 +18,7 @@ from .journal import Journal
 from .jsonrpc import Connection, RequestId
 from .kernel_exec.base import Executor
 from .kernel_exec.terminals import ClientTerminals
+from .records import delegated_ended, delegated_started
 from .store import Store
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Delegation:
 
     def __init__(
         self,
+        session_id: str,
         executor: Executor,
         terminals: ClientTerminals,
         journal: Journal,
@@ -41,6 +43,7 @@ class Delegation:
         respond: Callable[[RequestId, object], Awaitable[None]],
         respond_error: Callable[[RequestId, int, str], Awaitable[None]],
     ) -> None:
+        self._session_id = session_id
         self._executor = executor
         self._terminals = terminals
         self._journal = journal
@@ -52,6 +55,7 @@ class Delegation:
     @classmethod
     def for_session(
         cls,
+        session_id: str,
         executor: Executor,
         store: Store,
         journal: Journal,
@@ -77,6 +81,7 @@ class Delegation:
                 await found.respond_error(request_id, code, message)
 
         return cls(
+            session_id,
             executor,
             ClientTerminals(executor, emit),
             journal,
@@ -86,10 +91,17 @@ class Delegation:
         )
 
     def start(self, request_id: RequestId, method: str, params: JsonObject) -> None:
-        """Carry out one call; its answer follows."""
+        """Carry out one call; its answer follows. Recorded, since the agent waits for it also after a crash of ours."""
+        self._journal.change(delegated_started(self._session_id, request_id))
         task = asyncio.create_task(self._run(request_id, method, params), name=f"acp-{method}")
         self._tasks[request_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
+
+    async def answer_lost(self, request_ids: list[RequestId]) -> None:
+        """Answer calls that an earlier coordinator had not answered when it ended."""
+        for request_id in request_ids:
+            message = "the server was restarted while it worked on this"
+            await self._answered(request_id, self._respond_error(request_id, INTERNAL, message))
 
     def cancel(self, request_id: RequestId) -> bool:
         """The agent no longer wants the answer: it is answered -32800."""
@@ -100,12 +112,17 @@ class Delegation:
         """End every command that still runs (Stop)."""
         await self._terminals.kill_all()
 
-    async def close(self) -> None:
-        """End every call and every command."""
+    async def abandon(self) -> None:
+        """The agent is gone: end its calls and its commands."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._terminals.kill_all()
+
+    async def close(self) -> None:
+        """End every call and every command, for good."""
+        await self.abandon()
         await self._terminals.close()
 
     async def _run(self, request_id: RequestId, method: str, params: JsonObject) -> None:
@@ -127,9 +144,9 @@ class Delegation:
         except LookupError as exc:
             code, message = METHOD_NOT_FOUND, str(exc)
         else:
-            await _quietly(self._respond(request_id, result))
+            await self._answered(request_id, self._respond(request_id, result))
             return
-        await _quietly(self._respond_error(request_id, code, message))
+        await self._answered(request_id, self._respond_error(request_id, code, message))
 
     async def _call(self, method: str, params: JsonObject) -> object:
         if method == "fs/read_text_file":
@@ -146,8 +163,8 @@ class Delegation:
             return await self._terminals.handle(method, params)
         raise LookupError(f"{method} is not supported by this client")
 
-
-async def _quietly(sending: Awaitable[None]) -> None:
-    """The agent may be gone by now; then nobody waits for this answer."""
-    with contextlib.suppress(AgentError):
-        await sending
+    async def _answered(self, request_id: RequestId, sending: Awaitable[None]) -> None:
+        # The agent may be gone by now; then nobody waits for this answer.
+        with contextlib.suppress(AgentError):
+            await sending
+        self._journal.change(delegated_ended(self._session_id, request_id))

@@ -176,6 +176,21 @@ def delivered(session_id: str, position: int, number: int) -> Change:
     return ("UPDATE sessions SET position = ?, number = ? WHERE id = ?", (position, number, session_id))
 
 
+def delegated_started(session_id: str, request_id: str | int) -> Change:
+    """The agent waits for our answer to this call."""
+    return ("INSERT OR IGNORE INTO delegated VALUES (?, ?)", (session_id, encode(request_id)))
+
+
+def delegated_ended(session_id: str, request_id: str | int) -> Change:
+    """The call was answered."""
+    return ("DELETE FROM delegated WHERE session_id = ? AND request_id = ?", (session_id, encode(request_id)))
+
+
+def delegated_forgotten(session_id: str) -> Change:
+    """A new agent process: nobody waits for the answers to the old one's calls."""
+    return ("DELETE FROM delegated WHERE session_id = ?", (session_id,))
+
+
 def remove_turn(session_id: str, turn_id: str) -> Change:
     """Forget a withdrawn turn."""
     return ("DELETE FROM turns WHERE session_id = ? AND id = ?", (session_id, turn_id))

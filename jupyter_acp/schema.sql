@@ -68,3 +68,9 @@ CREATE TABLE permissions (
 ) WITHOUT ROWID;
 
 CREATE INDEX permissions_of_a_session ON permissions (session_id);
+
+CREATE TABLE delegated (
+    session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+    request_id TEXT NOT NULL,                   -- JSON: id of the agent's fs/* or terminal/* request that waits for us
+    PRIMARY KEY (session_id, request_id)
+) WITHOUT ROWID;

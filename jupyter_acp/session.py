@@ -42,7 +42,7 @@ from .jsonrpc import RequestId
 from .permissions import tool_call_id
 from .prompts import preface, prompt_blocks
 from .questions import Questions
-from .records import Change, SessionRow, TurnRow, delivered
+from .records import Change, SessionRow, TurnRow, delegated_forgotten, delivered
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
@@ -102,6 +102,7 @@ class Session:
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._gone = False
         self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
         self.turns = TurnQueue(row.id, self.journal, position=position, limit=limits.queue)
@@ -158,6 +159,13 @@ class Session:
             await self._abandon("the server stopped during this turn and its agent is gone")
         await self.open()
 
+    async def finish(self) -> None:
+        """Stop the running turn and begin no other; returns when it has ended."""
+        self._closing = True
+        if self.turns.active is not None:
+            await self.interrupt()
+            await self._over.wait()
+
     async def detach(self) -> None:
         """Let go without ending anything: the agent goes on in its runner, to be taken over later."""
         if self._gone:
@@ -173,9 +181,7 @@ class Session:
 
     async def close(self) -> None:
         """End the session for good: the agent, its commands, the running turn. The chat file stays."""
-        if self.turns.active is not None:
-            await self.interrupt()
-            await self._over.wait()
+        await self.finish()
         self._gone = True
         await self._stop_tasks()
         await self.questions.cancel_all()
@@ -382,7 +388,7 @@ class Session:
 
     def _begin_next(self) -> bool:
         """Start the first queued turn; `_recorded` is when that is on disk. False where nothing waits."""
-        if self._gone or (turn := self.turns.begin()) is None:
+        if self._gone or self._closing or (turn := self.turns.begin()) is None:
             return False
         self._over.clear()
         self._sent = self._killed = False
@@ -402,7 +408,8 @@ class Session:
         if self._recorded is not None:
             # A disk that refuses this has made the owner drop us (`_fail`).
             await self._recorded
-        if turn.state is TurnState.CANCELLING and self._prompting is None and not self._sent:
+        if self.turns.cancelling and self._prompting is None and not self._sent:
+            # Stopped before its prompt was on the way.
             reason, error = StopReason.CANCELLED, None
         else:
             reason, error = await self._outcome(turn)
@@ -453,6 +460,7 @@ class Session:
         changes: list[Change] = []
         if self.row.preface:
             blocks = [preface(self.chat, before=f"{turn.id}-user"), *blocks]
+            turn = replace(turn, prompt=blocks)
             self.row = replace(self.row, preface=False)
             changes.append(self.row.save())
         number = connection.reserve()
@@ -549,6 +557,7 @@ class Session:
         assert connection is not None and link is not None
         shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known()}
         self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
+        self.journal.change(delegated_forgotten(self.row.id))
         info = agent.agent_info or {}
         self.journal.append(
             Kind.AGENT_STARTED,
@@ -612,6 +621,8 @@ class Session:
         if link is not None and not isinstance(error, RunnerLost):
             self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
         self._spawn(self.questions.cancel_all(), "questions")
+        if self._delegation is not None:
+            self._spawn(self._delegation.abandon(), "delegation")
 
     async def _attach(self, runner: str) -> None:
         """Take the agent over from an earlier coordinator, and send again what the crash kept from it."""
@@ -648,6 +659,8 @@ class Session:
                 answer = agent.answered(turn.request_id)
             self._prompting = asyncio.create_task(answer, name=f"acp-turn-{turn.id}")
             self._over.clear()
+        if self._delegation is not None:
+            await self._delegation.answer_lost(await self._store.delegated(row.id))
         for row_ in sorted(unsent, key=lambda p: p.number or 0):
             assert row_.answer is not None
             await connection.respond(row_.request_id, row_.answer, number=row_.number)
@@ -758,7 +771,7 @@ class Session:
     def _check_writable(self) -> None:
         if self.chat.read_only:
             raise Conflict(f"this chat is read-only: {self.chat.read_only}", "chat_read_only")
-        if self._gone:
+        if self._gone or self._closing:
             raise Conflict("this session is closed", "session_closed")
 
     def _check_idle(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import queue
 import sqlite3
@@ -234,6 +235,11 @@ class Store:
         which = "answer IS NULL" if number_above is None else "number > ?"
         sql = f"SELECT * FROM permissions WHERE session_id = ? AND {which} ORDER BY asked"
         return await self._call(lambda: [PermissionRow.load(row) for row in self._read_db.execute(sql, values)])
+
+    async def delegated(self, session_id: str) -> list[str | int]:
+        """Ids of the agent's requests that wait for our answer, apart from questions to people."""
+        sql = "SELECT request_id FROM delegated WHERE session_id = ?"
+        return await self._call(lambda: [json.loads(row[0]) for row in self._read_db.execute(sql, (session_id,))])
 
     def _done(self, size: int) -> None:
         self._waiting -= size

@@ -59,6 +59,7 @@ class Drive:
         self._ws_fetch = ws_fetch
         self.server = server
         self.root = Path(server.root_dir)
+        self.conversations: list[Conversation] = []
         self._turns = 0
 
     async def request(self, method: str, *path: str, body: object = None, **query: object) -> tuple[int, Any]:
@@ -85,7 +86,14 @@ class Drive:
     async def open(self, path: str = "a.chat", **body: object) -> Conversation:
         """The session of a chat."""
         summary = await self.ok("POST", "projects", "local", "sessions", body={"path": path, **body})
-        return Conversation(self, summary["id"])
+        self.conversations.append(conversation := Conversation(self, summary["id"]))
+        return conversation
+
+    async def hang_up(self) -> None:
+        """Close every socket."""
+        for conversation in self.conversations:
+            await conversation.hang_up()
+        self.conversations.clear()
 
     async def subscribe(self, session_id: str, after: int = 0) -> Any:
         """A WebSocket on the events of a session."""
@@ -175,8 +183,10 @@ class Conversation:
     async def hang_up(self) -> None:
         """Close the socket; `until` opens another that goes on after the last event."""
         if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+            socket, self._socket = self._socket, None
+            socket.close()
+            while await socket.read_message() is not None:
+                pass
             # What had come but was not looked at is sent again.
             self._ahead = []
 
@@ -184,10 +194,11 @@ class Conversation:
 @pytest.fixture
 def drive(jp_asyncio_loop: Any, jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: Any) -> Iterator[Drive]:
     """A server with the extension; its agents end with the test."""
-    yield Drive(jp_fetch, jp_ws_fetch, jp_serverapp)
+    yield (driver := Drive(jp_fetch, jp_ws_fetch, jp_serverapp))
     [extension] = jp_serverapp.extension_manager.extension_apps["jupyter_acp"]
 
     async def end() -> None:
+        await driver.hang_up()
         for summary in extension.coordinator.summaries():
             await extension.coordinator.close(summary["id"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ..exceptions import BadRequest
+from ..exceptions import BadRequest, Unavailable
 from ..export import to_markdown
 from ..projects.base import Role
 from .base import AcpHandler, route
@@ -17,6 +17,11 @@ class MessagesHandler(AcpHandler):
     async def get(self, project_id: str, session_id: str) -> None:
         session = await self.session(project_id, session_id)
         before = self.get_query_argument("before", None)
+        try:
+            # jupyterlab-chat or an editor may have written it meanwhile
+            await session.chat.reload_if_changed()
+        except OSError as exc:
+            raise Unavailable(f"the chat cannot be read: {exc}", "chat_unreadable") from exc
         page = session.chat.page(before=before, limit=self.number("limit", 50, 1, 500))
         self.finish_json({"messages": page.messages, "has_more": page.has_more, "users": page.users})
 

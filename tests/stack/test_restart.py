@@ -1,0 +1,179 @@
+"""The server dies in the middle of things and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jupyter_acp.testing import command
+
+from . import alive
+from .process import ServerProcess
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server process with the scripted agent, delegating and not."""
+    config = {"agents": {"delegating": {"command": command(), "placement": "host-delegated"}}}
+    process = ServerProcess(tmp_path_factory.mktemp("server"), config)
+    process.spawn()
+    yield process
+    asyncio.run(process.end())
+
+
+@pytest.fixture
+def server(process: ServerProcess, jp_asyncio_loop: Any, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """The server, running, and a name for the chat of this test."""
+    jp_asyncio_loop.run_until_complete(process.start())
+    process.chat = f"{request.node.name[:60]}.chat"
+    yield process
+    jp_asyncio_loop.run_until_complete(process.drive.hang_up())
+
+
+async def test_a_turn_goes_on_while_the_server_is_dead_and_nothing_of_it_is_lost_or_doubled(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat)
+    turn = await chat.submit("/count 150 delay=0.01")
+    await chat.until_kind("message_delta")
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    await chat.until_kind("turn_ended", id=turn)
+    assert chat.text(turn).split() == [str(n) for n in range(1, 151)]
+    assert chat.of("turn_ended", turn)[0]["stop_reason"] == "end_turn"
+    page = await chat.call("GET", "messages")
+    assert [message["role"] for message in page["messages"]] == ["user", "agent"]
+    assert page["messages"][1]["body"].split() == [str(n) for n in range(1, 151)]
+
+
+async def test_a_turn_that_ended_while_the_server_was_dead_is_told_when_it_is_back(server: ServerProcess) -> None:
+    chat = await server.drive.open(server.chat)
+    await chat.run("/pid")
+    agent = int(chat.text("t1"))
+    turn = await chat.submit("/text before\n/sleep 0.5\n/text after\n/file done.txt yes")
+    await chat.until_kind("message_delta", text="before")
+    server.kill()
+    await chat.hang_up()
+    await server.appears("done.txt")
+    await server.start()
+    await chat.until_kind("turn_ended", id=turn)
+    assert chat.text(turn) == "beforeafter"
+    assert alive(agent)
+    assert (await chat.run("/pid"))["stop_reason"] == "end_turn"
+    assert int(chat.text("t3")) == agent
+
+
+async def test_a_question_is_still_open_after_the_restart_and_its_answer_reaches_the_agent(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat)
+    turn = await chat.submit("/permission Write")
+    question = (await chat.until_kind("permission_requested"))["data"]
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    summary = await chat.summary()
+    assert [q["id"] for q in summary["permissions"]] == [question["id"]]
+    assert summary["state"] == "requires_action"
+    await chat.call("POST", "permissions", question["id"], body={"option_id": question["options"][0]["optionId"]})
+    await chat.until_kind("turn_ended", id=turn)
+    assert "allow" in chat.text(turn)
+
+
+async def test_queued_prompts_are_run_after_the_restart_once_each_and_in_order(server: ServerProcess) -> None:
+    chat = await server.drive.open(server.chat)
+    turns = [await chat.submit(text) for text in ("/sleep 0.3\n/text a", "/text b", "/text c")]
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    await chat.until_kind("turn_ended", id=turns[-1])
+    assert [data["id"] for data in chat.of("turn_started")] == turns
+    assert [chat.text(turn) for turn in turns] == ["a", "b", "c"]
+
+
+async def test_stop_that_was_pressed_before_the_crash_is_carried_out_after_it(server: ServerProcess) -> None:
+    chat = await server.drive.open(server.chat)
+    turn = await chat.submit("/text on\n/stubborn\n/sleep 1000")
+    await chat.until_kind("message_delta")
+    await chat.call("POST", "interrupt", body={})
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    ended = await chat.until_kind("turn_ended", id=turn)
+    assert ended["data"]["stop_reason"] in ("cancelled", "interrupted")
+    assert (await chat.run("/text next"))["stop_reason"] == "end_turn"
+
+
+async def test_a_delegated_call_that_the_crash_cut_off_is_answered_so_that_the_agent_does_not_hang(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat, agent="delegating")
+    turn = await chat.submit("/terminal echo started; sleep 1000\n/text on")
+    await chat.until_kind("terminal_output")
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    ended = await chat.until_kind("turn_ended", id=turn)
+    assert ended["data"]["stop_reason"] in ("end_turn", "error")
+
+
+async def test_an_agent_and_its_runner_that_died_with_the_server_end_the_turn_and_the_queue_goes_on(
+    server: ServerProcess,
+) -> None:
+    import psutil
+
+    chat = await server.drive.open(server.chat)
+    await chat.run("/pid")
+    agent = psutil.Process(int(chat.text("t1")))
+    turn = await chat.submit("/text so far\n/sleep 1000")
+    await chat.until_kind("message_delta", text="so far")
+    following = await chat.submit("/text next")
+    runner = agent.parent()
+    assert runner is not None
+    server.kill()
+    runner.kill()
+    await chat.hang_up()
+    await server.start()
+    ended = await chat.until_kind("turn_ended", id=turn)
+    assert (ended["data"]["stop_reason"], ended["data"]["error"]["reason"]) == ("error", "agent_lost")
+    await chat.until_kind("turn_ended", id=following)
+    assert (chat.text(turn), chat.text(following)) == ("so far", "next")
+    psutil.wait_procs([agent], timeout=10)
+    assert not alive(agent.pid)
+
+
+async def test_a_runner_that_is_killed_takes_its_agent_along_and_the_session_resumes(server: ServerProcess) -> None:
+    import psutil
+
+    chat = await server.drive.open(server.chat)
+    await chat.run("/pid")
+    agent = psutil.Process(int(chat.text("t1")))
+    turn = await chat.submit("/text so far\n/sleep 1000")
+    await chat.until_kind("message_delta", text="so far")
+    runner = agent.parent()
+    assert runner is not None
+    os.kill(runner.pid, signal.SIGKILL)
+    ended = await chat.until_kind("turn_ended", id=turn)
+    assert ended["data"]["stop_reason"] == "error"
+    assert (await chat.run("/text back"))["stop_reason"] == "end_turn"
+    psutil.wait_procs([agent], timeout=10)
+    assert not alive(agent.pid)
+
+
+async def test_a_clean_stop_leaves_the_turn_running_and_the_next_server_goes_on_with_it(server: ServerProcess) -> None:
+    chat = await server.drive.open(server.chat)
+    turn = await chat.submit("/count 200 delay=0.01")
+    await chat.until_kind("message_delta")
+    await chat.hang_up()
+    await server.stop()
+    await server.start()
+    await chat.until_kind("turn_ended", id=turn)
+    assert chat.text(turn).split() == [str(n) for n in range(1, 201)]
