@@ -60,6 +60,8 @@ REFUSED = b"r"  # payload: why
 _LINE_PAUSE = 0.001  # in a stream of small writes stdout is read once in this time: one wake-up serves many lines
 _AT_ONCE = 4  # but so many after a rest are not held up
 _DRAIN = 0.25
+_UNKNOWN = 30.0  # seconds without a controller for an agent that was never told anything: nobody knows of it
+_LOOK = 10.0  # how often a runner without a controller looks whether one can still find it
 _TAIL_SIZE = 64 << 10
 
 
@@ -139,7 +141,7 @@ class Runner:
                 self._drop(peer)
             if self._controller is not None:
                 self._flush(self._controller)
-            elif now >= self._busy + self._idle_timeout:
+            elif now >= self._patience() or not os.path.exists("runner.sock"):
                 self._idle()
             self._watch_stdout(now)
 
@@ -149,8 +151,11 @@ class Runner:
         if self._stdout_paused_until and self._stdout >= 0:
             times.append(self._stdout_paused_until)
         if self._controller is None:
-            times.append(self._busy + self._idle_timeout)
+            times.append(min(self._patience(), time.monotonic() + _LOOK))
         return max(0.0, min(times, default=time.monotonic() + 3600) - time.monotonic())
+
+    def _patience(self) -> float:
+        return self._busy + (self._idle_timeout if self._last_input else min(_UNKNOWN, self._idle_timeout))
 
     def _idle(self) -> None:
         self._busy = time.monotonic()
@@ -514,11 +519,11 @@ def _serve_agent(spec: dict[str, object], run: str, umask: int) -> None:
         os.write(1, json.dumps({"pid": os.getpid()}).encode())
     except CannotStart as exc:
         os.write(1, json.dumps({"error": str(exc)}).encode())
+    else:
+        os.dup2(null, 1)
+        runner.run()
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed it
         remove(os.getcwd())
-        return
-    os.dup2(null, 1)
-    runner.run()
-    remove(os.getcwd())
 
 
 def main(directory: str) -> None:

@@ -67,6 +67,20 @@ async def launch(directory: Path, spec: LaunchSpec) -> int:
 
     Raises AgentError with a sentence for the person where the agent's program cannot be started.
     """
+    starting = asyncio.ensure_future(_launch(directory, spec))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # The daemon is there in a moment, or already, and nobody else would know of it.
+        with contextlib.suppress(AgentError):
+            await starting
+            link = await RunnerLink.attach(directory)
+            await link.stop(0)
+            await link.close()
+        raise
+
+
+async def _launch(directory: Path, spec: LaunchSpec) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     # what a Python may need to find its own libraries, and nothing else of our environment
@@ -80,14 +94,8 @@ async def launch(directory: Path, spec: LaunchSpec) -> int:
         env=env,
         start_new_session=True,
     )
-    try:
-        # stderr is closed to us only when the daemon has its own, so this waits for the report
-        out, err = await process.communicate(json.dumps(asdict(spec)).encode())
-    except asyncio.CancelledError:
-        # the daemon ends by itself when its report finds no reader
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        raise
+    # stderr is closed to us only when the daemon has its own, so this waits for the report
+    out, err = await process.communicate(json.dumps(asdict(spec)).encode())
     try:
         report = json.loads(out)
     except ValueError as exc:

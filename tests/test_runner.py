@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -522,6 +523,38 @@ def test_an_agent_without_a_controller_is_ended_after_the_idle_timeout(run: Any)
         assert not directory.exists()
 
     run(body)
+
+
+@linux
+def test_a_runner_that_nobody_can_find_any_more_ends_with_its_agent(run: Any) -> None:
+    async def body(runners: Runners) -> None:
+        directory = await runners.launch(DEAF)
+        link = await runners.attach(directory)
+        shutil.rmtree(directory)
+        await link.close()
+        await gone(link.runner_pid, link.agent_pid)
+
+    run(body)
+
+
+@linux
+def test_a_launch_that_is_given_up_leaves_nothing_running(run: Any, tmp_path: Path) -> None:
+    async def body(runners: Runners) -> None:
+        launching = asyncio.create_task(runners.launch(DEAF))
+        await asyncio.sleep(0)
+        launching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await launching
+        await gone(*(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _works_in(pid, tmp_path)))
+        assert not (tmp_path / "r0").exists()
+
+    run(body)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return pid != os.getpid() and os.readlink(f"/proc/{pid}/cwd").startswith(str(folder))
+    return False
 
 
 @linux
