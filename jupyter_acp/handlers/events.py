@@ -61,6 +61,8 @@ class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     async def open(self, *args: Any, **kwargs: Any) -> None:
         super().open(*args, **kwargs)
+        # Else the kernel holds a small frame back until the client has acknowledged the one before, up to 40 ms.
+        self.set_nodelay(True)
         self._sending = asyncio.create_task(self._send(), name="acp-subscriber")
 
     async def _send(self) -> None:
