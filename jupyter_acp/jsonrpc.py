@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
@@ -25,8 +26,10 @@ MAX_LINE = 64 << 20
 
 _EXCERPT = 400
 _DEPTH = 200
-_TURN_BYTES = 128 << 10
-"""How much is dispatched before the event loop gets its turn, where the link has more at hand."""
+_TURN_SECONDS = 0.002
+_TURN_LINES = 32
+"""How long lines are dispatched before the event loop gets its turn, looked at after so many of them: a request to the
+server takes about ten turns of the loop, and waits so long in each."""
 
 _scan = json.JSONDecoder(strict=False, parse_constant=lambda _: None).scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 _ESCAPE = re.compile(
@@ -231,7 +234,7 @@ class Connection:
 
     async def _read(self) -> None:
         begun: list[bytes] = []
-        size = since = 0
+        size = 0
         while (chunk := await self._link.read()) is not None:
             lines = chunk.split(b"\n")
             size += len(lines[0])
@@ -248,17 +251,14 @@ class Connection:
                     raise AgentProtocolError(f"the agent wrote a line of more than {self._max_line:,} bytes")
                 await self._dispatch(lines)
             await self._handler.drain()
-            since += len(chunk)
-            if since >= _TURN_BYTES:
-                since = 0
-                await asyncio.sleep(0)  # a link that always has more would never let others run
         if begun:
             self.position -= 1  # the last line has no newline
             await self._dispatch([b"".join(begun)])
 
     async def _dispatch(self, lines: list[bytes]) -> None:
         notification, scan = self._handler.notification, _scan
-        for line in lines:
+        turn_ends = time.monotonic() + _TURN_SECONDS
+        for count, line in enumerate(lines, 1):
             try:
                 text = line.decode()
                 if b"\\u" in line:
@@ -281,6 +281,9 @@ class Connection:
             if answers:
                 # whoever waits for this answer goes on before the lines that follow it are handled
                 await asyncio.sleep(0)
+            elif count % _TURN_LINES == 0 and time.monotonic() >= turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + _TURN_SECONDS
 
     def _odd(self, line: bytes) -> bool:
         """All but plain notifications. Whether an answer was among it."""
