@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _DELTAS = {"agent_message_chunk": Kind.MESSAGE_DELTA, "agent_thought_chunk": Kind.THOUGHT_DELTA}
 _BAD_LINES_SHOWN = 20
+_PIECES = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class Inbox:
         self.options: list[JsonObject] = []
         self.tool_calls = ToolCalls()
         self.text: list[str] = []
+        self._joined = 0
         self._early: list[JsonObject] = []
         self._message: object = None
         self._break = False
@@ -66,6 +68,7 @@ class Inbox:
         """A turn starts: its messages are new."""
         self.turn = turn
         self.text = []
+        self._joined = 0
         self._message = None
         self._break = False
         self._thoughts = 0
@@ -163,6 +166,10 @@ class Inbox:
             self._message = message_id
             self._break = False
         self.text.append(text)
+        if len(self.text) - self._joined > _PIECES:
+            # A string of a few characters takes 70 bytes: a long answer is kept in long pieces.
+            self.text[self._joined :] = ["".join(self.text[self._joined :])]
+            self._joined += 1
         self._journal.delta(kind, f"{owner}-agent", text, turn=self.turn)
 
     def _other(self, name: object, update: JsonObject) -> None:
