@@ -264,7 +264,7 @@ class Coordinator:
         if recover:
             await session.recover(await self.store.turns(row.id, unfinished=True))
         else:
-            await session.open()
+            session.open()
         return session
 
     def _host(self, spec: AgentSpec, row: SessionRow, inbox: Inbox) -> AgentHost:

@@ -1,9 +1,8 @@
-"""One ACP session: its queue, its turns, its people. The only writer of its events.
+"""One ACP session: what people do to it, what its agent asks, what a restart finds. The only writer of its events.
 
-Theory of operation. Commands (submit, interrupt, answer …) change rows and log in one commit and return; one worker
-task runs the turns in order. A turn is recorded as started before the agent hears its prompt, and the number of the
-message that carries the prompt is recorded before it is sent, so that after a crash `recover` knows whether the agent
-has it: the runner says which number it accepted last.
+Theory of operation. Commands (submit, interrupt, answer …) change rows and log in one commit and return; the turns
+themselves are run by turnloop.py. After a crash `recover` asks the runner which message the agent got last, and sends
+again what it did not get.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import options
+from . import agentoptions
 from .access import AVAILABLE, FULL_ACCESS
 from .agent import Agent
 from .agentspec import AgentSpec
@@ -46,7 +44,8 @@ from .records import Change, SessionRow, TurnRow, delegated_forgotten, delivered
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
-from .turn import StopReason, TurnEvent, TurnState, stop_reason
+from .turn import StopReason, TurnEvent, TurnState
+from .turnloop import Prepared, TurnLoop
 from .turnqueue import TurnQueue
 
 log = logging.getLogger(__name__)
@@ -93,16 +92,7 @@ class Session:
         self._store = store
         self._limits = limits
         self._broken = broken
-        self._recorded: asyncio.Future[None] | None = None
-        self._prompting: asyncio.Task[JsonObject] | None = None
-        self._sent = False
-        self._sent_at = 0.0
-        self._killed = False
-        self._over = asyncio.Event()
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
         self._gone = False
         self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
         self.turns = TurnQueue(row.id, self.journal, position=position, limit=limits.queue)
@@ -130,6 +120,20 @@ class Session:
             timeout=limits.permission_timeout,
         )
         self._delegation = delegation(self) if delegation else None
+        self._loop = TurnLoop(
+            row.id,
+            turns=self.turns,
+            journal=self.journal,
+            host=self.host,
+            inbox=self.inbox,
+            questions=self.questions,
+            commands=self._delegation,
+            conversation=self.conversation,
+            prepare=self._prepare,
+            lost=self._set_error,
+            cancel_grace=limits.cancel_grace,
+            kill_grace=limits.kill_grace,
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -139,9 +143,9 @@ class Session:
         data = {"path": row.path, "agent": row.agent, "cwd": row.cwd, "title": row.title, "parent": row.parent}
         self.journal.append(Kind.SESSION_CREATED, data, turn=None, changes=[row.save()])
 
-    async def open(self) -> None:
-        """Start working. The agent is started in the background so that its options can be shown."""
-        self._worker = asyncio.create_task(self._work(), name=f"acp-session-{self.row.id}")
+    def open(self) -> None:
+        """Start working."""
+        self._loop.start()
 
     def warm_up(self) -> None:
         """Start the agent before the first prompt; a failure is shown, not raised."""
@@ -156,15 +160,12 @@ class Session:
         if self.row.runner is not None:
             await self._attach(self.row.runner)
         elif self.turns.active is not None and self.turns.active.number is not None:
-            await self._abandon("the server stopped during this turn and its agent is gone")
-        await self.open()
+            await self._loop.abandon("the server stopped during this turn and its agent is gone")
+        self.open()
 
     async def finish(self) -> None:
         """Stop the running turn and begin no other; returns when it has ended."""
-        self._closing = True
-        if self.turns.active is not None:
-            await self.interrupt()
-            await self._over.wait()
+        await self._loop.finish()
 
     async def detach(self) -> None:
         """Let go without ending anything: the agent goes on in its runner, to be taken over later."""
@@ -196,10 +197,8 @@ class Session:
         await self.conversation.close()
 
     async def _stop_tasks(self) -> None:
-        if self._prompting is not None:
-            self._prompting.cancel()
-        tasks = [task for task in (self._worker, *self._tasks, self._prompting) if task is not None]
-        tasks = [task for task in tasks if task is not asyncio.current_task()]
+        await self._loop.stop()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -221,16 +220,7 @@ class Session:
         if config:
             await self.configure(config)
         turn = self.turns.add(turn_id, blocks, user)
-        try:
-            if self._begin_next():
-                # Both facts in one commit: a prompt to an idle agent costs one sync to disk.
-                assert self._recorded is not None
-                await self._recorded
-            else:
-                self.turns.announce()
-                await self.journal.commit(durable=True)
-        finally:
-            self._wake.set()
+        await self._loop.added()
         return self.turns.get(turn_id) or turn
 
     async def edit(self, turn_id: str, prompt: object) -> TurnRow:
@@ -255,14 +245,7 @@ class Session:
 
         Idempotent. With `turn_id` only that turn: a second press must not hit the next one.
         """
-        active = self.turns.active
-        if active is None or active.state is TurnState.CANCELLING or (turn_id and turn_id != active.id):
-            return
-        self.turns.move(TurnEvent.INTERRUPT)
-        try:
-            await self.journal.commit(durable=True)
-        finally:
-            self._spawn(self._climb(active.id), "interrupt")
+        await self._loop.interrupt(turn_id)
 
     async def answer(self, question_id: str, option_id: str, content: JsonObject | None, by: str) -> None:
         """A person's answer to the agent's question; see `Questions.answer`."""
@@ -376,168 +359,6 @@ class Session:
             "schema_version": SCHEMA_VERSION,
         }
 
-    # --- the worker --------------------------------------------------------------------------------------------------
-
-    async def _work(self) -> None:
-        while True:
-            if self.turns.active is None and not self._begin_next():
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._run()
-
-    def _begin_next(self) -> bool:
-        """Start the first queued turn; `_recorded` is when that is on disk. False where nothing waits."""
-        if self._gone or self._closing or (turn := self.turns.begin()) is None:
-            return False
-        self._over.clear()
-        self._sent = self._killed = False
-        self.inbox.begin(turn.id)
-        message = self.conversation.add_prompt(turn)
-        data = {"id": turn.id, "text": turn.text, "user": turn.user, "message_id": message["message_id"]}
-        self.journal.append(Kind.TURN_STARTED, data, turn=turn.id, changes=[turn.save()])
-        self.journal.append(Kind.MESSAGE, message, turn=turn.id)
-        self.turns.announce()
-        self._recorded = self.journal.commit(durable=True)
-        return True
-
-    async def _run(self) -> None:
-        """One turn from its record to its end."""
-        turn = self.turns.active
-        assert turn is not None
-        if self._recorded is not None:
-            # A disk that refuses this has made the owner drop us (`_fail`).
-            await self._recorded
-        if self.turns.cancelling and self._prompting is None and not self._sent:
-            # Stopped before its prompt was on the way.
-            reason, error = StopReason.CANCELLED, None
-        else:
-            reason, error = await self._outcome(turn)
-        await self._end(reason, error)
-
-    async def _outcome(self, turn: TurnRow) -> tuple[StopReason, JsonObject | None]:
-        """How the turn ended. Raises only where this object itself ends."""
-        prompting = self._prompting = self._prompting or asyncio.create_task(self._prompt(), name=f"acp-turn-{turn.id}")
-        try:
-            await asyncio.wait({prompting})
-        finally:
-            self._prompting = None
-            if not prompting.done():
-                prompting.cancel()
-        stopping = self.turns.cancelling
-        if prompting.cancelled():
-            return (StopReason.INTERRUPTED if self._killed else StopReason.CANCELLED), None
-        exc = prompting.exception()
-        if exc is None:
-            self.host.failures = 0
-            return stop_reason(prompting.result().get("stopReason")), None
-        if stopping and isinstance(exc, AgentError):
-            return StopReason.INTERRUPTED, None
-        if isinstance(exc, SessionLost):
-            self._set_error({"message": str(exc), "reason": "session_lost"})
-            return StopReason.ERROR, self.error
-        if isinstance(exc, AgentExited):
-            self.host.failures += 1
-            error = {"message": str(exc), "reason": "agent_exited", "stderr_tail": exc.stderr_tail[-4000:]}
-            return StopReason.ERROR, error
-        if isinstance(exc, RequestError):
-            return StopReason.ERROR, {"message": exc.message, "reason": exc.reason}
-        if isinstance(exc, AgentError):
-            return StopReason.ERROR, {"message": str(exc), "reason": "agent_error"}
-        if isinstance(exc, StoreError):
-            raise exc
-        log.error("session=%s turn=%s failed", self.row.id, turn.id, exc_info=exc)
-        return StopReason.ERROR, {"message": f"internal error: {type(exc).__name__}", "reason": "internal"}
-
-    async def _prompt(self) -> JsonObject:
-        agent = await self.host.ready(self.row.agent_session_id, self._opened)
-        await self._apply(agent, {**self._defaults(), **self.row.config})
-        turn = self.turns.active
-        connection = self.host.connection
-        session_id = self.row.agent_session_id
-        assert turn is not None and session_id is not None and connection is not None
-        blocks = turn.prompt
-        changes: list[Change] = []
-        if self.row.preface:
-            blocks = [preface(self.chat, before=f"{turn.id}-user"), *blocks]
-            turn = replace(turn, prompt=blocks)
-            self.row = replace(self.row, preface=False)
-            changes.append(self.row.save())
-        number = connection.reserve()
-        request_id = f"turn-{turn.id}"
-        turn = replace(turn, request_id=request_id, number=number)
-        self.turns.update(turn)
-        try:
-            # Not synced: it matters only to a killed server, and a power cut ends the runner too.
-            await self.journal.commit([turn.save(), *changes])
-        except BaseException:
-            await connection.skip(number)
-            raise
-        self._sent = True
-        self._sent_at = asyncio.get_running_loop().time()
-        return await agent.prompt(session_id, blocks, id=request_id, number=number)
-
-    async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
-        turn = self.turns.active
-        assert turn is not None
-        stopped = turn.state is TurnState.CANCELLING
-        await self.questions.cancel_all()
-        if stopped:
-            # Codex and fast-agent leave a cancelled command running.
-            if self._delegation is not None:
-                await self._delegation.kill()
-            with contextlib.suppress(AgentError):
-                await self.host.kill_leftovers(self._age())
-        if stopped or error is not None:
-            self.inbox.close_tool_calls("cancelled")
-        self.conversation.add_answer(turn, "".join(self.inbox.text), reason, error)
-        self.turns.finish(turn, reason, error)
-        self.inbox.turn = None
-        self._over.set()
-        await self.journal.commit(durable=True)
-
-    # --- Stop --------------------------------------------------------------------------------------------------------
-
-    async def _climb(self, turn_id: str) -> None:
-        """The interrupt ladder: cancel, kill the turn's commands, kill the agent (DESIGN 8)."""
-        if not self._sent:
-            await self.questions.cancel_all()
-            if self._prompting is not None:
-                self._prompting.cancel()
-            return
-        agent, session_id = self.host.agent, self.row.agent_session_id
-        if agent is not None and session_id is not None:
-            with contextlib.suppress(AgentError):
-                async with asyncio.timeout(self._limits.cancel_grace):
-                    await agent.cancel(session_id)
-        # After the cancel: an agent that heard the answers first might go on and end its turn as if not stopped.
-        await self.questions.cancel_all()
-        if await self._is_over(turn_id, self._limits.cancel_grace):
-            return
-        log.warning("session=%s turn=%s ignores cancel: killing its commands", self.row.id, turn_id)
-        if self._delegation is not None:
-            await self._delegation.kill()
-        with contextlib.suppress(AgentError):
-            await self.host.kill_leftovers(self._age())
-        if await self._is_over(turn_id, self._limits.kill_grace):
-            return
-        log.warning("session=%s turn=%s ignores cancel: killing the agent", self.row.id, turn_id)
-        self._killed = True
-        await self.host.stop(grace=0)
-        if self._prompting is not None:
-            self._prompting.cancel()
-
-    def _age(self) -> float:
-        """Seconds since the prompt was sent: what is older is a part of the agent."""
-        # The kernel counts the start of a process in ticks of 10 ms, rounded down.
-        return asyncio.get_running_loop().time() - self._sent_at + 0.05
-
-    async def _is_over(self, turn_id: str, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._over.wait()
-        return self.turns.active is None or self.turns.active.id != turn_id
-
     # --- the agent ---------------------------------------------------------------------------------------------------
 
     async def _warm_up(self) -> None:
@@ -582,26 +403,23 @@ class Session:
         return {id: value for id, value in (self.spec.access.get(self.row.access) or {}).items() if id in known}
 
     async def _apply(self, agent: Agent, wanted: Mapping[str, object]) -> None:
-        """Make the agent's options what was asked for, and read them back. AgentError where they are not."""
+        """Options as asked for, read back; AgentError where they are not."""
         assert self.row.agent_session_id is not None
-        changed = False
-        # Twice: setting one option may change another (claude's model and its `fast`).
-        for _ in range(2):
-            for id, value in wanted.items():
-                option = next((o for o in self.inbox.options if o["id"] == id), None)
-                if option is None:
-                    raise AgentError(f"the agent has no option {id!r} any more, asked for {value!r}")
-                if option.get("currentValue") != value:
-                    self.inbox.options = await agent.set_option(
-                        self.row.agent_session_id, self.inbox.options, id, value
-                    )
-                    changed = True
-        effective = options.effective(self.inbox.options)
-        for id, value in wanted.items():
-            if effective.get(id) != value:
-                raise AgentError(f"asked for {id} {value!r}, but the agent says {effective.get(id)!r}")
-        if changed:
+        if await agentoptions.apply(agent, self.row.agent_session_id, self.inbox, wanted):
             self._show("config_options", self.inbox.options)
+
+    async def _prepare(self, turn: TurnRow) -> Prepared:
+        """The agent, started where it must be, with the options that were asked for."""
+        agent = await self.host.ready(self.row.agent_session_id, self._opened)
+        await self._apply(agent, {**self._defaults(), **self.row.config})
+        session_id = self.row.agent_session_id
+        assert session_id is not None
+        changes: list[Change] = []
+        if self.row.preface:
+            turn = replace(turn, prompt=[preface(self.chat, before=f"{turn.id}-user"), *turn.prompt])
+            self.row = replace(self.row, preface=False)
+            changes.append(self.row.save())
+        return Prepared(agent=agent, session_id=session_id, turn=turn, changes=changes)
 
     def _closed(self, error: AgentError) -> None:
         """The connection is gone; called by the reader."""
@@ -641,7 +459,7 @@ class Session:
                 turn=turn.id if turn else None,
             )
             if turn is not None and turn.number is not None:
-                await self._abandon("the agent ended while the server was away")
+                await self._loop.abandon("the agent ended while the server was away")
             return
         assert row.agent_session_id is not None and self.host.connection is not None
         self.inbox.session_id = row.agent_session_id
@@ -650,30 +468,16 @@ class Session:
         log.info("session=%s attached to runner %s", row.id, runner)
         unsent = [p for p in answered if p.number is not None and p.number > link.last_input]
         if turn is not None and turn.number is not None and turn.request_id is not None:
-            self._sent = True
-            self._sent_at = asyncio.get_running_loop().time() - (time.time() - (turn.started or 0.0))
             if turn.number > link.last_input:
-                blocks = turn.prompt
-                answer = agent.prompt(row.agent_session_id, blocks, id=turn.request_id, number=turn.number)
+                sent = agent.prompt(row.agent_session_id, turn.prompt, id=turn.request_id, number=turn.number)
+                self._loop.resume(sent)
             else:
-                answer = agent.answered(turn.request_id)
-            self._prompting = asyncio.create_task(answer, name=f"acp-turn-{turn.id}")
-            self._over.clear()
+                self._loop.resume(agent.answered(turn.request_id))
         if self._delegation is not None:
             await self._delegation.answer_lost(await self._store.delegated(row.id))
         for row_ in sorted(unsent, key=lambda p: p.number or 0):
             assert row_.answer is not None
             await connection.respond(row_.request_id, row_.answer, number=row_.number)
-        if turn is not None and turn.state is TurnState.CANCELLING:
-            self._spawn(self._climb(turn.id), "interrupt")
-
-    async def _abandon(self, message: str) -> None:
-        """End a turn whose agent did not survive."""
-        turn = self.turns.active
-        assert turn is not None
-        error = {"message": message, "reason": "agent_lost"}
-        stopping = turn.state is TurnState.CANCELLING
-        await self._end(*((StopReason.INTERRUPTED, None) if stopping else (StopReason.ERROR, error)))
 
     async def _restore_text(self, turn_id: str) -> None:
         self.inbox.begin(turn_id)
@@ -771,7 +575,7 @@ class Session:
     def _check_writable(self) -> None:
         if self.chat.read_only:
             raise Conflict(f"this chat is read-only: {self.chat.read_only}", "chat_read_only")
-        if self._gone or self._closing:
+        if self._gone or self._loop.closing:
             raise Conflict("this session is closed", "session_closed")
 
     def _check_idle(self) -> None:
