@@ -80,10 +80,12 @@ class Delegation:
             if found := connection():
                 await found.respond_error(request_id, code, message)
 
+        terminals = ClientTerminals(executor, emit)
+        inbox.delegated = terminals.made
         return cls(
             session_id,
             executor,
-            ClientTerminals(executor, emit),
+            terminals,
             journal,
             turn=lambda: inbox.turn,
             respond=respond,

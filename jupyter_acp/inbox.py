@@ -44,6 +44,7 @@ class Inbox:
 
     `turn` is the id of the active turn or None; `session_id` the agent's own id, None until the agent has given it:
     updates that come before are kept. While `replaying`, the history that `session/load` repeats is not logged again.
+    `delegated` tells whether a terminal is one that the agent had us make.
     """
 
     def __init__(self, journal: Journal, store: Store, callbacks: Callbacks) -> None:
@@ -54,7 +55,8 @@ class Inbox:
         self.session_id: str | None = None
         self.replaying = False
         self.options: list[JsonObject] = []
-        self.tool_calls = ToolCalls()
+        self.delegated: Callable[[str], bool] = lambda terminal_id: False
+        self.tool_calls = self._no_calls()
         self.text: list[str] = []
         self._joined = 0
         self._early: list[JsonObject] = []
@@ -84,9 +86,12 @@ class Inbox:
 
     def restarted(self) -> None:
         """A new process of the agent: nothing of the old one is open."""
-        self.tool_calls = ToolCalls()
+        self.tool_calls = self._no_calls()
         self._early = []
         self.session_id = None
+
+    def _no_calls(self) -> ToolCalls:
+        return ToolCalls(lambda terminal_id: self.delegated(terminal_id))
 
     def close_tool_calls(self, status: str) -> None:
         """Give every tool call that the agent left open an end."""

@@ -37,6 +37,7 @@ class ClientTerminals:
         self._emit = emit
         self._limit = limit
         self._commands: dict[str, Command] = {}  # by terminal id, oldest first
+        self._made: set[str] = set()
         self._stops = 0
         self._closed = False
 
@@ -64,6 +65,7 @@ class ClientTerminals:
         cwd, env, limit = _cwd(params), _env(params), _limit(params)
         await self._make_room()
         identity = f"term_{secrets.token_hex(8)}"  # ours, so that it is known before the first output
+        self._made.add(identity)
         stops = self._stops
         started = await self._executor.spawn(
             [command, *args] if args else command,
@@ -82,6 +84,10 @@ class ClientTerminals:
         if self._stops != stops:  # Stop came while it started
             await started.kill()
         return {"terminalId": identity}
+
+    def made(self, terminal_id: str) -> bool:
+        """Whether an id is of a terminal that was created here, released or not; others are the agent's own."""
+        return terminal_id in self._made
 
     async def output(self, params: JsonObject) -> JsonObject:
         """`terminal/output`: the tail up to now."""

@@ -17,6 +17,7 @@ async def test_a_command_runs_in_the_project_with_live_output_and_its_exit_statu
     assert str(drive.root.resolve()) in "".join(data["data"] for data in chat.of("terminal_output"))
     [exited] = chat.of("terminal_exited")
     assert (exited["exit_code"], exited["signal"]) == (3, None)
+    assert {call["route"] for call in chat.of("tool_call")} == {"delegated"}
 
 
 async def test_a_file_is_read_and_written_in_the_project(chat: Any, drive: Any) -> None:
