@@ -60,6 +60,7 @@ class Inbox:
         self.text: list[str] = []
         self._joined = 0
         self._early: list[JsonObject] = []
+        self._commands: JsonObject | None = None
         self._message: object = None
         self._break = False
         self._thoughts = 0
@@ -179,14 +180,21 @@ class Inbox:
 
     def _other(self, name: object, update: JsonObject) -> None:
         if name in ("config_option_update", "current_mode_update"):
-            self.options = options.apply_update(self.options, update)
-            self._call.shown("config_options", self.options)
+            told = options.apply_update(self.options, update)
+            if told != self.options:
+                self.options = told
+                self._call.shown("config_options", told)
         elif name == "session_info_update":
             if isinstance(title := update.get("title"), str) and title:
                 self._call.titled(title)
         elif name in ("available_commands_update", "usage_update"):
             for kind, data in translate(update):
-                self._call.shown("usage" if kind is Kind.USAGE else "commands", data)
+                if kind is Kind.COMMANDS:
+                    if data == self._commands:
+                        continue  # pydantic-acp says them again after every setting
+                    self._commands = data
+                if kind is not Kind.UNKNOWN_UPDATE:
+                    self._call.shown(kind, data)
                 self._journal.append(kind, data, turn=self.turn)
         elif self.replaying or name == "user_message_chunk":
             # The history is in our log, and an echo of the prompt (vibe) is no second message.

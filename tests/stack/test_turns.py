@@ -74,6 +74,23 @@ async def test_thoughts_plan_tools_usage_and_commands_each_become_their_event(dr
     assert {command["name"] for command in summary["commands"]} >= {"compact", "init"}
 
 
+async def test_what_an_agent_says_again_is_logged_once_and_nonsense_takes_nothing_away(drive: Any) -> None:
+    chat = await drive.open()
+    await chat.run("/commands compact init\n/usage 10 100\n/mode auto")
+    told = [len(chat.of(kind)) for kind in ("commands", "session_changed")]
+    await chat.run(
+        "/commands compact init\n/mode auto\n"
+        '/update {"sessionUpdate": "available_commands_update", "availableCommands": null}\n'
+        '/update {"sessionUpdate": "usage_update", "used": 3}'
+    )
+    assert len(chat.of("commands")) == told[0]
+    assert not [data for data in chat.of("session_changed")[told[1] :] if "config_options" in data]
+    assert len(chat.of("unknown_update")) == 2
+    summary = await chat.summary()
+    assert {c["name"] for c in summary["commands"]} >= {"compact", "init"}
+    assert summary["usage"] == {"used": 10, "size": 100}
+
+
 async def test_prompts_are_run_in_order_and_one_at_a_time(drive: Any) -> None:
     chat = await drive.open()
     turns = [await chat.submit(f"/sleep 0.05\n/text {n}") for n in range(4)]
