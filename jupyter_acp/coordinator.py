@@ -85,8 +85,11 @@ class Coordinator:
         await self.store.open()
         for row in await self.store.sessions(str(self.project.root)):
             self._rows[row.id] = row
+        runtime = self._settings.runtime_dir
+        runners = [folder.name for folder in runtime.iterdir()] if runtime.is_dir() else []
         for row in list(self._rows.values()):
-            if row.runner is not None or await self.store.turns(row.id, unfinished=True):
+            left = any(name.startswith(row.id[:12]) for name in runners)
+            if left or row.runner is not None or await self.store.turns(row.id, unfinished=True):
                 try:
                     await self.get(row.id)
                 except (NotFound, Unavailable) as exc:
@@ -276,7 +279,7 @@ class Coordinator:
                 delegated=spec.delegates,
             )
 
-        return AgentHost(self._settings.runtime_dir, inbox, launch)
+        return AgentHost(self._settings.runtime_dir, row.id, inbox, launch)
 
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root)

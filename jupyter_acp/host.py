@@ -50,7 +50,8 @@ class AgentHost:
     returns; `numbered` tells the highest message number that a new connection must go beyond.
     """
 
-    def __init__(self, runtime_dir: Path, inbox: Inbox, launch: Callable[[], Launch]) -> None:
+    def __init__(self, runtime_dir: Path, session_id: str, inbox: Inbox, launch: Callable[[], Launch]) -> None:
+        self._prefix = f"{session_id[:12]}-"
         self._runtime_dir = runtime_dir
         self._inbox = inbox
         self._launch = launch
@@ -103,6 +104,17 @@ class AgentHost:
         self.connection = Connection(link, self._inbox, next_number=max(number, link.last_input) + 1)
         return link
 
+    async def sweep(self, keep: str | None) -> None:
+        """End runners of this session that nobody recorded: the server died while it started them."""
+        for folder in self._runtime_dir.glob(self._prefix + "*"):
+            if folder.name != keep:
+                with contextlib.suppress(AgentError):
+                    link = await RunnerLink.attach(folder)
+                    try:
+                        await link.stop(grace=0)
+                    finally:
+                        await link.close()
+
     def resume(self, known: JsonObject) -> Agent:
         """Go on reading an attached runner; `known` is what the agent said of itself when it was initialised."""
         assert self.connection is not None
@@ -147,7 +159,7 @@ class AgentHost:
         how_to = self._launch()
         await self._forget(self.link)
         self._inbox.restarted()
-        self.runner = secrets.token_hex(6)
+        self.runner = self._prefix + secrets.token_hex(4)
         directory = self._runtime_dir / self.runner
         self._runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         await launch(directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd))

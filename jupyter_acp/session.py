@@ -157,6 +157,7 @@ class Session:
         if self.turns.active is not None:
             await self._restore_text(self.turns.active.id)
         self.questions.restore(await self._store.permissions(self.row.id))
+        await self.host.sweep(keep=self.row.runner)
         if self.row.runner is not None:
             await self._attach(self.row.runner)
         elif self.turns.active is not None and self.turns.active.number is not None:

@@ -1,5 +1,6 @@
 """The reference pages say what the code does."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from jupyter_acp.agentspec import AgentSpec
+from jupyter_acp.app import AcpExtension
 from jupyter_acp.events import Kind
 from jupyter_acp.handlers import ROUTES
 
@@ -39,3 +42,15 @@ def test_every_event_kind_is_on_the_events_page(kind: Kind) -> None:
 def test_the_events_page_names_no_kind_that_does_not_exist() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "events.md").read_text("utf-8"), re.M)
     assert set(rows) == {str(kind) for kind in Kind}
+
+
+def test_the_configuration_page_has_exactly_the_traits_of_the_extension() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8").split("## Agents")[0]
+    ours = set(AcpExtension.class_own_traits(config=True)) & set(vars(AcpExtension))
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == ours
+
+
+def test_the_configuration_page_has_every_field_of_an_agent() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8").split("## Agents")[1]
+    for field in dataclasses.fields(AgentSpec):
+        assert field.name == "id" or f"`{field.name}`" in page

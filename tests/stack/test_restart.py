@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from jupyter_acp.runner_link import LaunchSpec, RunnerLink, launch
 from jupyter_acp.testing import command
 
 from . import alive
@@ -166,6 +168,25 @@ async def test_a_runner_that_is_killed_takes_its_agent_along_and_the_session_res
     assert (await chat.run("/text back"))["stop_reason"] == "end_turn"
     psutil.wait_procs([agent], timeout=10)
     assert not alive(agent.pid)
+
+
+async def test_a_runner_that_the_server_died_too_early_to_record_is_ended(server: ServerProcess) -> None:
+    chat = await server.drive.open(server.chat)
+    await chat.submit("/sleep 0.1")
+    folder = server.folder / "runtime" / "acp" / f"{chat.id[:12]}-orphan"
+    argv = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    await launch(folder, LaunchSpec(argv=argv, env={}, cwd=str(server.root)))
+    link = await RunnerLink.attach(folder)
+    agent = link.agent_pid
+    # a word to it, as an early death of the server would leave it
+    await link.send(1, b"hello\n")
+    await link.close()
+    assert alive(agent)
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    await chat.summary()
+    assert not alive(agent) and not folder.exists()
 
 
 async def test_a_clean_stop_leaves_the_turn_running_and_the_next_server_goes_on_with_it(server: ServerProcess) -> None:
