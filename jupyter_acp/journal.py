@@ -108,7 +108,6 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._last_flush = self._loop.time()
         events, self._events = self._events, []
         waiting, self._changes = self._changes, []
         progress, committed = self._progress()
@@ -139,5 +138,7 @@ class Journal:
 
     def _flush(self) -> None:
         self._timer = None
+        # Only these count: a commit that somebody asked for, such as that of the prompt, holds no first delta back.
+        self._last_flush = self._loop.time()
         if self._events or self._changes:
             self.commit()

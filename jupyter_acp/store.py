@@ -285,6 +285,12 @@ class Store:
                     item = self._queue.get_nowait()
             except queue.Empty:
                 pass
+            # What need not be synced does not wait for what must.
+            first = next((i for i, batch in enumerate(batches) if batch.durable), 0)
+            if first:
+                self._commit(batches[:first], False)
+                del batches[:first]
+                unsynced_since = unsynced_since or time.monotonic()
             overdue = unsynced_since is not None and time.monotonic() >= unsynced_since + SYNC_SECONDS
             durable = last or overdue or any(batch.durable for batch in batches)
             if batches or (durable and unsynced_since is not None):
@@ -332,8 +338,6 @@ class Store:
 
     def _tell(self, batches: list[_Batch], error: Exception | None) -> None:
         for batch in batches:
-            if error is None and batch.rows and (tail := self._tails.get(batch.session_id)):
-                tail.push(batch.rows)
             if batch.future.done():
                 continue
             if error is None:
@@ -343,6 +347,10 @@ class Store:
                 failure.__cause__ = error
                 batch.future.set_exception(failure)
                 batch.future.exception()  # the owner may look later: no "never retrieved" at the end
+        # After the futures: the agent hears its prompt before people see that it has.
+        for batch in batches:
+            if error is None and batch.rows and (tail := self._tails.get(batch.session_id)):
+                tail.push(batch.rows)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
