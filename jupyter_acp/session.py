@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from . import agentoptions
+from . import agentoptions, options
 from .access import AVAILABLE, FULL_ACCESS
 from .agent import Agent
 from .agentspec import AgentSpec
@@ -538,6 +538,10 @@ class Session:
 
     def _show(self, name: str, value: object) -> None:
         self._save_row(shown={**self.row.shown, name: value})
+        if name == "config_options" and self._loop.prompted:
+            # What the agent changes in its turn (leaving plan mode, say) was agreed to there and is not undone by us.
+            now = options.effective(self.inbox.options)
+            self._save_row(config={id: now.get(id, asked) for id, asked in self.row.config.items()})
         if name == "config_options":
             self.journal.append(Kind.SESSION_CHANGED, {"config_options": value}, turn=None)
 

@@ -99,6 +99,11 @@ class TurnLoop:
         self._ladders: set[asyncio.Task[None]] = set()
         self.closing = False
 
+    @property
+    def prompted(self) -> bool:
+        """A turn runs and the agent has its prompt."""
+        return self._turns.active is not None and self._sent_at is not None
+
     def start(self) -> None:
         """Begin to work; `stop` ends it."""
         self._worker = asyncio.create_task(self._work(), name=f"acp-turns-{self._session_id}")

@@ -149,6 +149,15 @@ async def test_what_was_chosen_is_applied_again_after_the_agent_came_back_with_s
     assert {o["id"]: o["currentValue"] for o in (await chat.summary())["config_options"]}["mode"] == "auto"
 
 
+async def test_a_mode_that_the_agent_changes_in_its_turn_stays_changed(drive: Any) -> None:
+    chat = await drive.open()
+    await chat.run("/text hi")
+    await chat.call("PATCH", body={"config": {"mode": "plan"}})
+    await chat.run("/mode auto")
+    await chat.run("/text next")
+    assert {o["id"]: o["currentValue"] for o in (await chat.summary())["config_options"]}["mode"] == "auto"
+
+
 async def test_an_agent_that_only_says_yes_to_a_setting_stops_the_turn_and_the_screen_shows_the_truth(
     drive: Any,
 ) -> None:

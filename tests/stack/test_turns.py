@@ -231,6 +231,16 @@ async def test_a_line_of_eight_mebibytes_arrives_whole(drive: Any) -> None:
     assert len(chat.text("t1")) == 8 << 20
 
 
+async def test_a_line_above_the_limit_ends_the_turn_and_the_agent_is_started_again(drive: Any) -> None:
+    chat = await drive.open()
+    await chat.run("/text before")
+    ended = await chat.run("/huge 65")
+    assert ended["stop_reason"] == "error"
+    assert "line of more than" in ended["error"]["message"]
+    assert (await chat.run("/text after"))["stop_reason"] == "end_turn"
+    assert chat.of("agent_started")[-1]["how"] == "resume"
+
+
 async def test_many_sessions_run_at_once_and_unmixed(drive: Any) -> None:
     chats = [await drive.open(f"{n}.chat") for n in range(4)]
     await asyncio.gather(*(chat.run(f"/chunks 300 20 delay=0.001\n/text I am {n}") for n, chat in enumerate(chats)))
