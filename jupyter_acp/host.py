@@ -183,26 +183,21 @@ class AgentHost:
         if not (agent.can_resume or agent.can_load):
             raise SessionLost("the agent can neither resume nor load a conversation")
         failure: AgentRequestError | None = None
-        if agent.can_resume:
-            self._inbox.opened(session_id)
-            try:
-                reply = await agent.resume_session(session_id, cwd)
-            except AgentRequestError as exc:
-                # pydantic-acp advertises resume and answers -32601: load is still worth a try.
-                failure = exc
-            else:
-                self._inbox.options = options.from_reply(reply)
-                return {**reply, "sessionId": session_id}, "resume"
-        if agent.can_load:
+        ways = (("resume", agent.can_resume, agent.resume_session), ("load", agent.can_load, agent.load_session))
+        for how, offered, bring_back in ways:
+            if not offered:
+                continue
+            # A resume repeats nothing, says the protocol; pydantic-acp does all the same.
             self._inbox.replaying = True
             self._inbox.opened(session_id)
             try:
-                reply = await agent.load_session(session_id, cwd)
+                reply = await bring_back(session_id, cwd)
             except AgentRequestError as exc:
+                # It may advertise resume and answer -32601: load is still worth a try.
                 failure = exc
             else:
                 self._inbox.options = options.from_reply(reply)
-                return {**reply, "sessionId": session_id}, "load"
+                return {**reply, "sessionId": session_id}, how
             finally:
                 self._inbox.replaying = False
         raise SessionLost(f"the agent cannot bring the conversation back: {failure}") from failure
