@@ -158,6 +158,14 @@ export class Chat {
     return this._command(session => rest.configure(this._place, session.id, { [option]: value }));
   }
 
+  setAccess(access: string): Promise<boolean> {
+    return this._command(session => rest.setAccess(this._place, session.id, access));
+  }
+
+  react(message: string, name: string, on: boolean): Promise<boolean> {
+    return this._command(session => rest.react(this._place, session.id, message, name, on));
+  }
+
   restartAgent(): Promise<boolean> {
     return this._command(session => rest.restartAgent(this._place, session.id));
   }

@@ -111,6 +111,15 @@ export interface PlanEntry {
   readonly status: string;
 }
 
+/** What the agent may do: as it is in force, and what could be chosen. */
+export interface Access {
+  readonly effective: string;
+  readonly choices: readonly { id: string; isAvailable: boolean; reason: string }[];
+}
+
+/** Who gave which reaction, by its name. */
+export type Reactions = { readonly [name: string]: readonly string[] };
+
 /** The session as the server sums it up. `session_changed` carries any of these fields, each as a whole. */
 export interface Summary {
   readonly id: string;
@@ -122,7 +131,7 @@ export interface Summary {
   readonly placement: string;
   readonly cwd: string;
   readonly state: string;
-  readonly access: string;
+  readonly access: Access;
   readonly options: readonly ConfigOption[];
   readonly commands: readonly Command[];
   readonly usage: Usage | null;
@@ -144,6 +153,7 @@ export interface Message {
   readonly turn: string | null;
   readonly deleted: boolean;
   readonly edited: boolean;
+  readonly reactions: Reactions;
   readonly stopReason: string;
   readonly elapsedMs: number | null;
 }
@@ -203,6 +213,7 @@ export type Payload =
       readonly text: string | null;
       readonly deleted: boolean | null;
       readonly edited: boolean | null;
+      readonly reactions: Reactions | null;
     }
   | { readonly kind: 'thought_delta'; readonly messageId: string; readonly text: string }
   | { readonly kind: 'tool_call'; readonly call: ToolCall }
@@ -443,6 +454,27 @@ function permission(value: unknown): PermissionRequest {
   };
 }
 
+function access(value: unknown): Access {
+  const raw = object(value);
+  return {
+    effective: text(raw.effective),
+    choices: list(raw.available).map(item => {
+      const choice = object(item);
+      return {
+        id: text(choice.id),
+        isAvailable: choice.available === true,
+        reason: text(choice.reason)
+      };
+    })
+  };
+}
+
+function reactions(value: unknown): Reactions {
+  return Object.fromEntries(
+    Object.entries(object(value)).map(([name, people]) => [name, list(people).map(text)])
+  );
+}
+
 const SUMMARY_READERS: { [key: string]: (value: unknown) => Partial<Summary> } = {
   id: value => ({ id: text(value) }),
   project: value => ({ project: text(value) }),
@@ -453,7 +485,7 @@ const SUMMARY_READERS: { [key: string]: (value: unknown) => Partial<Summary> } =
   placement: value => ({ placement: text(value) }),
   cwd: value => ({ cwd: text(value) }),
   state: value => ({ state: text(value) }),
-  access: value => ({ access: text(object(value).effective) }),
+  access: value => ({ access: access(value) }),
   config_options: value => ({ options: list(value).map(option) }),
   commands: value => ({ commands: list(value).map(command) }),
   usage: value => ({ usage: usage(value) }),
@@ -483,7 +515,7 @@ const EMPTY: Summary = {
   placement: '',
   cwd: '',
   state: 'idle',
-  access: '',
+  access: { effective: '', choices: [] },
   options: [],
   commands: [],
   usage: null,
@@ -565,6 +597,7 @@ export function messages(value: unknown): MessagePage {
         turn: text(acp.turn) || null,
         deleted: message.deleted === true,
         edited: message.edited === true,
+        reactions: reactions(acp.reactions),
         stopReason: text(acp.stop_reason),
         elapsedMs: number(acp.elapsed_ms)
       };
@@ -618,6 +651,7 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
           turn: turnId,
           deleted: false,
           edited: false,
+          reactions: {},
           stopReason: '',
           elapsedMs: null
         }
@@ -636,7 +670,8 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
         messageId: text(data.message_id),
         text: typeof data.text === 'string' ? data.text : null,
         deleted: flag(data.deleted),
-        edited: flag(data.edited)
+        edited: flag(data.edited),
+        reactions: present(data.reactions) ? reactions(data.reactions) : null
       };
     case 'thought_delta':
       return { kind, messageId: text(data.message_id), text: text(data.text) };

@@ -2,6 +2,7 @@
 
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, WidgetTracker } from '@jupyterlab/apputils';
+import { PageConfig } from '@jupyterlab/coreutils';
 import { IDocumentManager } from '@jupyterlab/docmanager';
 import type { DocumentWidget } from '@jupyterlab/docregistry';
 import { IDefaultFileBrowser } from '@jupyterlab/filebrowser';
@@ -10,7 +11,15 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ChatFactory, ChatListPanel, ChatModelFactory, ChatPanel, Services } from './panel';
-import { chatIcon, CommandIDs, FACTORY, FILE_TYPE, JUPYTERLAB_CHAT, PLUGIN_ID } from './tokens';
+import {
+  chatIcon,
+  CommandIDs,
+  FACTORY,
+  FILE_TYPE,
+  JUPYTERLAB_CHAT,
+  OPENS_CHATS,
+  PLUGIN_ID
+} from './tokens';
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: PLUGIN_ID,
@@ -65,6 +74,7 @@ function activate(
   // jupyterlab-chat has the file type where it is installed, and stays what a double click opens
   const isAlone =
     !JUPYTERLAB_CHAT.some(id => app.hasPlugin(id)) && !docRegistry.getFileType(FILE_TYPE);
+  const isPreferred = PageConfig.getOption(OPENS_CHATS) === 'true';
   if (isAlone) {
     docRegistry.addFileType({
       name: FILE_TYPE,
@@ -83,11 +93,16 @@ function activate(
       label: trans.__('ACP chat'),
       modelName: 'acp-chat',
       fileTypes: [FILE_TYPE],
-      defaultFor: isAlone ? [FILE_TYPE] : []
+      defaultFor: isAlone || isPreferred ? [FILE_TYPE] : []
     },
     services
   );
-  docRegistry.addWidgetFactory(factory);
+  if (isPreferred && !isAlone) {
+    // of two defaults the later one wins
+    void app.started.then(() => docRegistry.addWidgetFactory(factory));
+  } else {
+    docRegistry.addWidgetFactory(factory);
+  }
 
   const tracker = new WidgetTracker<DocumentWidget<ChatPanel>>({ namespace: 'jupyter-acp' });
   factory.widgetCreated.connect((_, widget) => {

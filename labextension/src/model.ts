@@ -10,6 +10,7 @@ import type {
   PermissionRequest,
   PlanEntry,
   Problem,
+  Reactions,
   Summary,
   ToolCall,
   ToolContent,
@@ -108,6 +109,8 @@ export interface Turn {
   readonly stopReason: string;
   readonly error: Problem | null;
   readonly elapsedMs: number;
+  /** What people think of the answer. */
+  readonly reactions: Reactions;
 }
 
 /** What is above the running turn: messages of the chat, turns that ended while we looked, what happened to the agent. */
@@ -327,7 +330,8 @@ function messageChanged(
         ...entry.message,
         text: event.text ?? entry.message.text,
         deleted: event.deleted ?? entry.message.deleted,
-        edited: event.edited ?? entry.message.edited
+        edited: event.edited ?? entry.message.edited,
+        reactions: event.reactions ?? entry.message.reactions
       };
       return { ...entry, message };
     }
@@ -335,9 +339,17 @@ function messageChanged(
       const text = event.deleted ? '' : (event.text ?? entry.turn.text);
       return { ...entry, turn: { ...entry.turn, text } };
     }
+    if (entry.type === 'turn' && event.reactions && answerId(entry.turn) === event.messageId) {
+      return { ...entry, turn: { ...entry.turn, reactions: event.reactions } };
+    }
     return entry;
   });
   return { ...state, entries };
+}
+
+/** The message of the chat that a turn's answer becomes, however many messages the agent made of it. */
+export function answerId(turn: Turn): string {
+  return `${turn.id}-agent`;
 }
 
 function belongsTo(entry: Entry, turnId: string): boolean {
@@ -366,7 +378,8 @@ function started(
     terminals: new Map(),
     stopReason: '',
     error: null,
-    elapsedMs: 0
+    elapsedMs: 0,
+    reactions: {}
   };
 }
 

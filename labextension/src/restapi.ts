@@ -161,6 +161,21 @@ export async function editMessage(
   await send(place, 'PATCH', ['sessions', session, 'messages', message], { text });
 }
 
+export async function setAccess(place: Place, id: string, access: string): Promise<void> {
+  await send(place, 'PATCH', ['sessions', id], { access });
+}
+
+export async function react(
+  place: Place,
+  session: string,
+  message: string,
+  name: string,
+  on: boolean
+): Promise<void> {
+  const path = ['sessions', session, 'messages', message, 'reactions', name];
+  await send(place, on ? 'PUT' : 'DELETE', path);
+}
+
 export async function deleteMessage(place: Place, session: string, message: string): Promise<void> {
   await send(place, 'DELETE', ['sessions', session, 'messages', message]);
 }

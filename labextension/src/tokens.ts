@@ -6,6 +6,9 @@ export const PLUGIN_ID = 'jupyter-acp:plugin';
 export const FACTORY = 'ACP chat';
 export const FILE_TYPE = 'chat';
 
+/** The page's option that makes the panel what a double click opens, also beside jupyterlab-chat: the demo sets it. */
+export const OPENS_CHATS = 'acpOpensChats';
+
 export namespace CommandIDs {
   export const create = 'jupyter-acp:create-chat';
   export const open = 'jupyter-acp:open-chat';

@@ -4,7 +4,7 @@ import { Composer } from './Composer';
 import { Conversation } from './Conversation';
 import { Environment, EnvironmentContext, useEnvironment } from './environment';
 import { optionForKey, PermissionCard } from './PermissionCard';
-import { AgentPicker, OptionPickers } from './Pickers';
+import { AccessPicker, AgentPicker, OptionPickers } from './Pickers';
 import { Queue } from './Queue';
 import { ConnectionStatus, Status, UsageRing } from './Status';
 
@@ -13,8 +13,18 @@ function Menu({ state }: { state: ChatState }) {
   const { trans, chat } = useEnvironment();
   const { session } = state;
   const copy = (value: string) => void navigator.clipboard.writeText(value);
+  const root = React.useRef<HTMLDetailsElement>(null);
+  React.useEffect(() => {
+    const outside = (event: Event) => {
+      if (root.current && !root.current.contains(event.target as Node)) {
+        root.current.open = false;
+      }
+    };
+    document.addEventListener('pointerdown', outside, true);
+    return () => document.removeEventListener('pointerdown', outside, true);
+  }, []);
   return (
-    <details className="jp-acp-menu">
+    <details ref={root} className="jp-acp-menu">
       <summary title={trans.__('More')} aria-label={trans.__('More')}>
         ⋯
       </summary>
@@ -145,14 +155,7 @@ function Opened({ state }: { state: ChatState }) {
           isFixed={state.entries.length > 0 || active !== null || state.queue.length > 0}
         />
         <OptionPickers options={session.options} disabled={disabled} />
-        {session.access && (
-          <span
-            className="jp-acp-access"
-            title={trans.__('What the agent may do, enforced by the server')}
-          >
-            {session.access}
-          </span>
-        )}
+        {session.access.effective && <AccessPicker access={session.access} disabled={disabled} />}
         <span className="jp-acp-spacer" />
         {session.usage && <UsageRing usage={session.usage} />}
         <ConnectionStatus />

@@ -29,11 +29,24 @@ export function Composer(props: {
     setClosed(false);
     chat.draft = text;
   };
-  React.useLayoutEffect(() => {
+  const fit = () => {
     const node = area.current!;
     node.style.height = 'auto';
     node.style.height = `${Math.min(node.scrollHeight + 2, 240)}px`;
-  }, [value]);
+  };
+  React.useLayoutEffect(fit, [value]);
+  React.useLayoutEffect(() => {
+    // it is drawn before it has its width, and the tab may become narrower
+    let width = 0;
+    const observer = new ResizeObserver(([entry]) => {
+      if (entry && entry.contentRect.width !== width) {
+        width = entry.contentRect.width;
+        fit();
+      }
+    });
+    observer.observe(area.current!);
+    return () => observer.disconnect();
+  }, []);
 
   const typed = /^\/(\S*)$/.exec(value)?.[1];
   const offered =

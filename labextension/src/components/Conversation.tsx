@@ -1,9 +1,10 @@
 import * as React from 'react';
 import type { Message } from '../events';
-import type { ChatState, Entry, Turn } from '../model';
+import { answerId, ChatState, Entry, Turn } from '../model';
 import type { Unsent } from '../chat';
 import { useEnvironment } from './environment';
 import { Markdown } from './Markdown';
+import { ReactionButtons } from './Reactions';
 import { Activity, NoticeCard, TurnFoot } from './TurnView';
 
 /** What a person said. Their own messages can be edited and deleted. */
@@ -96,6 +97,7 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
           <button className="jp-acp-link jp-acp-show-activity" onClick={toggle}>
             {isOpen ? trans.__('Hide activity') : trans.__('Show activity')}
           </button>
+          <ReactionButtons id={message.id} reactions={message.reactions} />
         </TurnFoot>
       )}
     </div>
@@ -134,6 +136,7 @@ function EndedTurn(props: { turn: Turn; isMine: boolean; isLast: boolean; agent:
               {isOpen ? trans.__('Hide activity') : trans.__('Show activity')}
             </button>
           )}
+          <ReactionButtons id={answerId(turn)} reactions={turn.reactions} />
         </TurnFoot>
       </div>
     </div>

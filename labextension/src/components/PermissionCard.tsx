@@ -6,7 +6,7 @@ import { ElicitationForm } from './ElicitationForm';
 import { useEnvironment } from './environment';
 import { FileLink } from './FileLink';
 import { Revealed } from './Revealed';
-import { pretty } from './ToolCard';
+import { otherPlaces, pretty } from './ToolCard';
 
 /** The key that chooses an option, by what the option means. */
 const KEYS: { [kind: string]: string } = {
@@ -46,6 +46,7 @@ export function PermissionCard({ request }: { request: PermissionRequest }): JSX
   const { toolCall, elicitation, options } = request;
   const answer = (option: string) => void chat.answer(request.id, option);
   const command = commandOf(toolCall.rawInput);
+  const places = otherPlaces(toolCall);
   const input = object(toolCall.rawInput);
   const cwd = text(input.cwd) || text(input.workdir) || chat.state?.session.cwd || '';
   const accept = options.find(option => option.kind.startsWith('allow'));
@@ -100,11 +101,11 @@ export function PermissionCard({ request }: { request: PermissionRequest }): JSX
                 </dd>
               </>
             )}
-            {toolCall.locations.length > 0 && (
+            {places.length > 0 && (
               <>
                 <dt>{trans.__('Files')}</dt>
                 <dd>
-                  {toolCall.locations.map((place, index) => (
+                  {places.map((place, index) => (
                     <FileLink key={index} path={place.path} line={place.line} />
                   ))}
                 </dd>

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { AgentInfo, ConfigOption } from '../events';
+import type { Access, AgentInfo, ConfigOption } from '../events';
 import { useEnvironment } from './environment';
 
 interface Choice {
@@ -126,6 +126,35 @@ export const AgentPicker = React.memo(function AgentPicker(props: {
       }))}
       disabled={isFixed ? trans.__('A new chat can talk with another agent') : null}
       onChoose={value => void chat.chooseAgent(value)}
+    />
+  );
+});
+
+/** What the agent may do, enforced by the server; what cannot be enforced here says why. */
+export const AccessPicker = React.memo(function AccessPicker(props: {
+  access: Access;
+  disabled: string | null;
+}) {
+  const { trans, chat } = useEnvironment();
+  const { access, disabled } = props;
+  const names: { [id: string]: string } = {
+    'full-access': trans.__('Full'),
+    'workspace-write': trans.__('Workspace only'),
+    'read-only': trans.__('Read only')
+  };
+  return (
+    <Picker
+      id="access"
+      label={trans.__('Access')}
+      value={access.effective}
+      choices={access.choices.map(choice => ({
+        value: choice.id,
+        name: names[choice.id] ?? choice.id,
+        description: choice.isAvailable ? '' : choice.reason,
+        isAvailable: choice.isAvailable
+      }))}
+      disabled={disabled}
+      onChoose={value => void chat.setAccess(value)}
     />
   );
 });

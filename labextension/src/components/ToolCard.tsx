@@ -1,24 +1,13 @@
 import * as React from 'react';
-import type { ToolCall, ToolContent } from '../events';
+import type { Location, ToolCall, ToolContent } from '../events';
 import type { Terminal } from '../model';
 import { DiffView } from './DiffView';
 import { useEnvironment } from './environment';
 import { FileLink } from './FileLink';
+import { Icon } from './Icon';
 import { Markdown } from './Markdown';
 import { Revealed } from './Revealed';
 import { TerminalCard } from './TerminalCard';
-
-const ICONS: { [kind: string]: string } = {
-  read: '📄',
-  edit: '✏️',
-  delete: '🗑',
-  move: '↪',
-  search: '🔍',
-  execute: '❯_',
-  think: '💭',
-  fetch: '🌐',
-  switch_mode: '⇄'
-};
 
 /** Nothing but a line: such calls may be folded together. */
 export function isSmall(call: ToolCall): boolean {
@@ -54,7 +43,16 @@ function Content(props: { content: ToolContent; terminals: ReadonlyMap<string, T
 
 export { Content as ContentView };
 
-/** One tool call. What changes files or prints is open, the rest opens on a click. */
+/** Where a tool call works, without the files whose changes are shown and name them. */
+export function otherPlaces(call: ToolCall): readonly Location[] {
+  const changed = new Set(call.content.map(item => (item.type === 'diff' ? item.path : null)));
+  return call.locations.filter(place => !changed.has(place.path));
+}
+
+/**
+ * One tool call. What changes files or prints is open, the rest opens on a click; so does one that waits, because
+ * the question about it shows the same.
+ */
 export const ToolCard = React.memo(function ToolCard(props: {
   call: ToolCall;
   terminals: ReadonlyMap<string, Terminal>;
@@ -62,7 +60,7 @@ export const ToolCard = React.memo(function ToolCard(props: {
   const { trans } = useEnvironment();
   const { call, terminals } = props;
   const [open, setOpen] = React.useState<boolean | null>(null);
-  const isOpen = open ?? !isSmall(call);
+  const isOpen = open ?? (!isSmall(call) && call.status !== 'pending');
   const states: { [status: string]: string } = {
     pending: trans.__('waiting'),
     in_progress: trans.__('running'),
@@ -89,14 +87,12 @@ export const ToolCard = React.memo(function ToolCard(props: {
           aria-expanded={isOpen}
           onClick={() => setOpen(!isOpen)}
         >
-          <span className="jp-acp-icon" aria-hidden="true">
-            {ICONS[call.kind] ?? '🔧'}
-          </span>
+          <Icon name={call.kind} />
           <span className="jp-acp-tool-title">
             <Revealed text={call.title} />
           </span>
         </button>
-        {call.locations.map((place, index) => (
+        {(isOpen ? otherPlaces(call) : call.locations).map((place, index) => (
           <FileLink key={index} path={place.path} line={place.line} />
         ))}
         <span className="jp-acp-tool-state">{states[call.status] ?? call.status}</span>

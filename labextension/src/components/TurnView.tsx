@@ -4,6 +4,7 @@ import type { Item, Turn } from '../model';
 import { duration } from '../visible';
 import { useEnvironment } from './environment';
 import { FileLink } from './FileLink';
+import { Icon } from './Icon';
 import { StreamedText } from './StreamedText';
 import { ContentView, isSmall, pretty, ToolCard, ToolGroup } from './ToolCard';
 
@@ -17,9 +18,7 @@ function ThoughtCard({ item }: { item: Extract<Item, { type: 'thought' }> }) {
         aria-expanded={isOpen}
         onClick={() => setOpen(!isOpen)}
       >
-        <span className="jp-acp-icon" aria-hidden="true">
-          💭
-        </span>
+        <Icon name="think" />
         {item.done ? trans.__('Thought') : trans.__('Thinking…')}
       </button>
       {isOpen && (
