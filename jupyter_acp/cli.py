@@ -57,7 +57,7 @@ def demo(*, root: Path, port: int, browser: bool) -> int:
     root = root.resolve()
     make_project(root)
     # no token here: the server makes one up, and tells it in a file that only this user can read
-    process = subprocess.Popen(lab_command(root, port, browser=browser))
+    process = subprocess.Popen(lab_command(root, port, browser=browser), env=lab_environ())
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)
@@ -81,15 +81,24 @@ def lab_command(root: Path, port: int, *, browser: bool) -> list[str]:
         "--ServerApp.ip=127.0.0.1",
         f"--ServerApp.port={port}",
         "--ServerApp.answer_yes=True",
-        "--ServerApp.log_level=WARN",
+        "--ServerApp.log_level=ERROR",
+        "--LabApp.log_level=ERROR",
         "--LabApp.default_url=/lab/tree/welcome.chat",
         "--AcpExtension.default_agent=demo",
+        # the panel opens chats also where jupyterlab-chat is installed, which knows nothing of the demo
+        "--ServerApp.tornado_settings={'page_config_data': {'acpOpensChats': 'true'}}",
     ]
     if not browser:
         command.append("--no-browser")
     if os.geteuid() == 0:
         command.append("--allow-root")
     return command
+
+
+def lab_environ() -> dict[str, str]:
+    """The environment of the demo's JupyterLab: settings of its own come first, so that no question is in the way."""
+    before = os.environ.get("JUPYTER_CONFIG_PATH")
+    return {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, [str(SAMPLE / "config"), before]))}
 
 
 def make_project(root: Path) -> None:

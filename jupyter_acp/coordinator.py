@@ -212,6 +212,9 @@ class Coordinator:
             # A copy: it is another conversation from here on.
             await chat.new_identity()
             saved = None
+        if saved is not None and agent not in (None, saved.agent) and not chat.page(limit=1).messages:
+            # nothing was said yet, so another agent may have the chat
+            saved = None
         if saved is not None and saved.session not in self._rows:
             spec = self.catalogue.get(saved.agent)
             row = self._row(chat, path, spec, saved)

@@ -418,6 +418,12 @@ def test_plain_words_get_a_whole_turn_that_writes_a_file_when_allowed(start: Sta
     assert client.run("Please help me with my data")["result"] == {"stopReason": "end_turn"}
     assert {"agent_thought_chunk", "plan", "tool_call", "tool_call_update", "usage_update"} <= set(client.kinds())
     assert "Hello" in (client.folder / "hello.py").read_text()
+    assert "`/help` lists them all" in client.text()
+
+
+def test_help_lists_every_directive(start: Start) -> None:
+    client = start().open()
+    client.run("/help")
     for name in REGISTRY.directives:
         assert f"`/{name}" in client.text()
 

@@ -226,7 +226,7 @@ class ScriptedAgent:
             if text.strip().lower() == "help":
                 turn.text(demo.listing(REGISTRY.directives.values()))
             else:
-                demo.run(turn, REGISTRY.directives.values())
+                demo.run(turn)
             turn.update(demo.usage(turn), keep=False)
 
 

@@ -72,7 +72,7 @@ for name in names[:8]:
 """
 
 
-def run(turn: Turn, directives: Iterable[Directive]) -> None:
+def run(turn: Turn) -> None:
     """About five seconds of everything that a client can show."""
     turn.update({"sessionUpdate": "session_info_update", "title": "A first look around"})
     stream(
@@ -88,7 +88,6 @@ def run(turn: Turn, directives: Iterable[Directive]) -> None:
     written = _write_hello(turn)
     turn.update(plan(_STEPS, 2))
     stream(turn, _answer(written))
-    turn.text("\n" + listing(directives))
     turn.update(plan(_STEPS, 3))
 
 
@@ -116,7 +115,8 @@ def _answer(written: str) -> str:
         "I am the agent that this project's own tests use. In place of a request I take *directives*, "
         "one on a line; try these together:\n\n"
         "```\n/thought Counting is easy.\n/plan Count | Rest\n/count 20 delay=0.1\n```\n\n"
-        "`/flood` and `/stubborn` show what Stop is worth, `/crash` what happens when an agent dies. All of them:\n"
+        "`/flood` and `/stubborn` show what Stop is worth, `/crash` what happens when an agent dies. "
+        "`/help` lists them all.\n"
     )
 
 

@@ -65,7 +65,7 @@ def markdown(turn: Turn, args: Arguments) -> None:
 @directive("/demo")
 def demonstrate(turn: Turn, args: Arguments) -> None:
     """The turn that plain words start: thought, plan, command, question, file, answer."""
-    demo.run(turn, REGISTRY.directives.values())
+    demo.run(turn)
 
 
 @directive("/help")
