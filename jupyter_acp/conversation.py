@@ -36,19 +36,20 @@ class Conversation:
         self._saving: asyncio.Task[None] | None = None
 
     def add_prompt(self, turn: TurnRow) -> JsonObject:
-        """A person's message at the start of a turn; the data of its `message` event."""
+        """A person's message at the start of a turn; the data of its `message` event. Not saved yet."""
         sender = str(turn.user.get("username", ""))
         message_id, now = f"{turn.id}-user", turn.started or time.time()
         self.chat.set_user(turn.user)
         self.chat.add(
             ChatMessage(id=message_id, body=turn.text, time=now, sender=sender, metadata={"acp": {"turn": turn.id}})
         )
-        self.save()
         return {"message_id": message_id, "role": "user", "text": turn.text, "sender": sender, "time": now}
 
-    def add_answer(self, turn: TurnRow, text: str, reason: StopReason, error: JsonObject | None) -> None:
-        """What the agent said in a turn that has ended, or why it said nothing."""
-        now = time.time()
+    def add_answer(
+        self, turn: TurnRow, text: str, reason: StopReason, error: JsonObject | None, *, at: float | None = None
+    ) -> None:
+        """What the agent said in a turn that has ended (at `at`, or now), or why it said nothing."""
+        now = time.time() if at is None else at
         meta: JsonObject = {"turn": turn.id, "stop_reason": str(reason)}
         if turn.started is not None:
             meta["elapsed_ms"] = max(0, round((now - turn.started) * 1000))

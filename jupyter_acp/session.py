@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from .permissions import tool_call_id
 from .prompts import preface, prompt_blocks
 from .questions import Questions
 from .records import Change, SessionRow, TurnRow, delegated_forgotten, delivered
+from .recovery import logged
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
@@ -51,6 +51,7 @@ from .turnqueue import TurnQueue
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+NEWEST_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class Session:
             questions=self.questions,
             commands=self._delegation,
             conversation=self.conversation,
+            at_hand=self._at_hand,
             prepare=self._prepare,
             lost=self._set_error,
             cancel_grace=limits.cancel_grace,
@@ -155,7 +157,8 @@ class Session:
         """Go on where an earlier coordinator stopped: `turns` are those not ended. Then as `open`."""
         self.turns.restore(turns)
         if self.turns.active is not None:
-            await self._restore_text(self.turns.active.id)
+            await self._restore_turn(self.turns.active.id)
+        await self._complete_chat()
         self.questions.restore(await self._store.permissions(self.row.id))
         await self.host.sweep(keep=self.row.runner)
         if self.row.runner is not None:
@@ -174,10 +177,12 @@ class Session:
             return
         self._gone = True
         await self._stop_tasks()
-        with contextlib.suppress(StoreError):
-            await self.journal.commit(durable=True)
         if self._delegation is not None:
             await self._delegation.close()
+        # First no line is read any more, then the position of the last is recorded: none is processed twice.
+        await self.host.pause()
+        with contextlib.suppress(StoreError):
+            await self.journal.commit(durable=True)
         await self.host.detach()
         await self.conversation.close()
 
@@ -409,6 +414,17 @@ class Session:
         if await agentoptions.apply(agent, self.row.agent_session_id, self.inbox, wanted):
             self._show("config_options", self.inbox.options)
 
+    def _at_hand(self, turn: TurnRow) -> Prepared | None:
+        """As `_prepare`, where the agent runs with the options that were asked for and there is nothing to add."""
+        agent, session_id = self.host.agent, self.row.agent_session_id
+        effective = options.effective(self.inbox.options)
+        wanted = {**self._defaults(), **self.row.config}
+        if agent is None or session_id is None or self.host.link is None or self.row.preface:
+            return None
+        if any(id not in effective or effective[id] != value for id, value in wanted.items()):
+            return None
+        return Prepared(agent=agent, session_id=session_id, turn=turn, changes=[])
+
     async def _prepare(self, turn: TurnRow) -> Prepared:
         """The agent, started where it must be, with the options that were asked for."""
         agent = await self.host.ready(self.row.agent_session_id, self._opened)
@@ -480,16 +496,28 @@ class Session:
             assert row_.answer is not None
             await connection.respond(row_.request_id, row_.answer, number=row_.number)
 
-    async def _restore_text(self, turn_id: str) -> None:
+    async def _restore_turn(self, turn_id: str) -> None:
+        """What the agent has said and done so far in a turn that goes on."""
+        found = await logged(self._store, self.row.id, turn_id)
         self.inbox.begin(turn_id)
-        after = 0
-        while events := await self._store.turn_events(self.row.id, turn_id, after):
-            for event in map(json.loads, events):
-                after = event["seq"]
-                if event["kind"] == Kind.MESSAGE_DELTA and event["data"].get("role") == "agent":
-                    self.inbox.text.append(event["data"].get("text", ""))
-                elif event["kind"] == Kind.TOOL_CALL:
-                    self.inbox.tool_calls.restore(event["data"])
+        self.inbox.text += found.text
+        for call in found.tool_calls.values():
+            self.inbox.tool_calls.restore(call)
+
+    async def _complete_chat(self) -> None:
+        """Give the chat the newest messages where a crash came between the log and the file."""
+        if self.chat.read_only or self.chat.id != self.row.chat_id:
+            return
+        for turn in await self._store.newest_turns(self.row.id, NEWEST_TURNS):
+            if not self.chat.has(f"{turn.id}-user"):
+                self.conversation.add_prompt(turn)
+                self.conversation.save()
+            if turn.stop_reason is not None and not self.chat.has(f"{turn.id}-agent"):
+                found = await logged(self._store, self.row.id, turn.id)
+                error = found.ended.get("error") if found.ended else None
+                self.conversation.add_answer(
+                    turn, "".join(found.text), turn.stop_reason, error, at=found.ended_at or None
+                )
 
     # --- what the agent asks -----------------------------------------------------------------------------------------
 

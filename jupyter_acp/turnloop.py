@@ -1,8 +1,9 @@
 """Runs the turns of one session in order, one at a time, from their record to their end, and stops them.
 
-Theory of operation. A turn is recorded as started before the agent hears its prompt; the number of the message that
-carries the prompt is recorded before it is sent, so that after a crash the runner can be asked whether the agent has
-it. Whatever happens in between, `_end` logs exactly one end. Not here: how an agent is started, and what it says.
+Theory of operation. A turn is recorded as started before the agent hears its prompt. So is the number of the message
+that carries the prompt (in the same commit where the agent is at hand), so that after a crash the runner can be asked
+whether the agent has it. Whatever happens in between, `_end` logs exactly one end. Not here: how an agent is started,
+and what it says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .exceptions import AgentError, AgentExited, RequestError, SessionLost, Stor
 from .host import AgentHost
 from .inbox import Inbox
 from .journal import Journal
+from .jsonrpc import Connection
 from .questions import Questions
 from .records import Change, TurnRow
 from .turn import StopReason, TurnEvent, TurnState, stop_reason
@@ -53,6 +55,8 @@ class TurnLoop:
 
     Parameters
     ----------
+    at_hand
+        The agent, where nothing has to be done to make it ready for a turn.
     prepare
         Makes the agent ready for a turn; raises AgentError or RequestError where that fails.
     lost
@@ -72,6 +76,7 @@ class TurnLoop:
         questions: Questions,
         commands: Commands | None,
         conversation: Conversation,
+        at_hand: Callable[[TurnRow], Prepared | None],
         prepare: Callable[[TurnRow], Awaitable[Prepared]],
         lost: Callable[[JsonObject], None],
         cancel_grace: float,
@@ -85,6 +90,7 @@ class TurnLoop:
         self._questions = questions
         self._commands = commands
         self._conversation = conversation
+        self._at_hand = at_hand
         self._prepare = prepare
         self._lost = lost
         self._cancel_grace = cancel_grace
@@ -129,7 +135,9 @@ class TurnLoop:
             if self._begin_next():
                 # Both facts in one commit: a prompt to an idle agent costs one sync to disk.
                 assert self._recorded is not None
-                await self._recorded
+                # The prompt's own task first: it is told of the commit first, and the agent before the person.
+                await asyncio.sleep(0)
+                await asyncio.shield(self._recorded)
             else:
                 self._turns.announce()
                 await self._journal.commit(durable=True)
@@ -142,10 +150,9 @@ class TurnLoop:
         if active is None or active.state is TurnState.CANCELLING or (turn_id and turn_id != active.id):
             return
         self._turns.move(TurnEvent.INTERRUPT)
-        try:
-            await self._journal.commit(durable=True)
-        finally:
-            self._climb(active.id)
+        # A cancel need not be on disk before the agent hears it: a server that dies in between is told how it ended.
+        self._climb(active.id)
+        await self._journal.commit(durable=True)
 
     def resume(self, answer: Coroutine[Any, Any, JsonObject]) -> None:
         """Go on with the active turn of an earlier coordinator, whose prompt the agent has: `answer` is its result."""
@@ -181,18 +188,27 @@ class TurnLoop:
         self._sent_at = None
         self._killed = False
         self._inbox.begin(turn.id)
+        ready = self._at_hand(turn)
+        if ready is not None:
+            turn = self._number(ready)
         message = self._conversation.add_prompt(turn)
         data = {"id": turn.id, "text": turn.text, "user": turn.user, "message_id": message["message_id"]}
         self._journal.append(Kind.TURN_STARTED, data, turn=turn.id, changes=[turn.save()])
         self._journal.append(Kind.MESSAGE, message, turn=turn.id)
         self._turns.announce()
         self._recorded = self._journal.commit(durable=True)
+        if ready is None:
+            self._recorded.add_done_callback(lambda _: self._conversation.save())
+        else:
+            self._prompting = asyncio.create_task(
+                self._send(ready, turn, self._host.connection, self._recorded), name="acp-turn"
+            )
         return True
 
     async def _run(self) -> None:
         if self._recorded is not None:
             # A disk that refuses this has made the session's owner drop us.
-            await self._recorded
+            await asyncio.shield(self._recorded)
         if self._turns.cancelling and self._prompting is None and self._sent_at is None:
             # Stopped before its prompt was on the way.
             await self._end(StopReason.CANCELLED, None)
@@ -231,22 +247,34 @@ class TurnLoop:
         turn = self._turns.active
         assert turn is not None
         ready = await self._prepare(turn)
-        connection = self._host.connection
-        assert connection is not None
-        number = connection.reserve()
-        request_id = f"turn-{turn.id}"
+        turn = self._number(ready)
+        # Not synced: it matters only to a killed server, and a power cut ends the runner too.
+        recorded = self._journal.commit([turn.save(), *ready.changes])
+        return await self._send(ready, turn, self._host.connection, recorded)
+
+    def _number(self, ready: Prepared) -> TurnRow:
+        """Give the active turn's prompt the number that it is sent with."""
         # Whatever happened to the turn meanwhile stays: only what is sent is new.
-        turn = self._turns.active
-        assert turn is not None
-        turn = self._turns.update(replace(turn, prompt=ready.turn.prompt, request_id=request_id, number=number))
+        turn, connection = self._turns.active, self._host.connection
+        assert turn is not None and connection is not None
+        number = connection.reserve()
+        return self._turns.update(replace(turn, prompt=ready.turn.prompt, request_id=f"turn-{turn.id}", number=number))
+
+    async def _send(
+        self, ready: Prepared, turn: TurnRow, connection: Connection | None, recorded: asyncio.Future[None]
+    ) -> JsonObject:
+        """Send the prompt once its number is recorded; the agent's answer."""
+        assert connection is not None and turn.request_id is not None and turn.number is not None
         try:
-            # Not synced: it matters only to a killed server, and a power cut ends the runner too.
-            await self._journal.commit([turn.save(), *ready.changes])
+            await asyncio.shield(recorded)
         except BaseException:
-            await connection.skip(number)
+            with contextlib.suppress(AgentError):
+                await connection.skip(turn.number)
             raise
         self._sent_at = asyncio.get_running_loop().time()
-        return await ready.agent.prompt(ready.session_id, turn.prompt, id=request_id, number=number)
+        # In the next turn of the event loop, when the prompt is on its way: its sync to disk is in nobody's way then.
+        self._conversation.save()
+        return await ready.agent.prompt(ready.session_id, turn.prompt, id=turn.request_id, number=turn.number)
 
     async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
         turn = self._turns.active
