@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 
 WINDOW = 1 << 20
 UNWRITTEN_LIMIT = 1 << 20
+ACK_BYTES = 32 << 10
 ATTACH_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 5.0
 
@@ -129,7 +130,7 @@ class RunnerLink:
         self.position = position
         self._protocol = protocol
         self._window = position
-        self._acknowledged = position
+        self._acknowledged = self._ack_sent = position
         self._stopped = False
         self._send_turn = asyncio.Lock()
         self._widen()
@@ -204,9 +205,10 @@ class RunnerLink:
                 await protocol.changed()
 
     def ack(self, position: int) -> None:
-        """Allow the runner to forget the output before `position`."""
+        """Allow the runner to forget the output before `position`. Small steps are told together: each wakes it up."""
         self._acknowledged = max(self._acknowledged, position)
-        self._protocol.write(wire.ACK, position)
+        if self._acknowledged - self._ack_sent >= ACK_BYTES:
+            self._send_ack()
         if self.exit is not None and self._acknowledged >= self._protocol.end:
             self._protocol.write(wire.DONE, 0)
 
@@ -250,6 +252,7 @@ class RunnerLink:
         Idempotent.
         """
         protocol = self._protocol
+        self._send_ack()
         if protocol.exit is not None and (self._stopped or self._acknowledged >= protocol.end):
             protocol.write(wire.DONE, 0)
         protocol.close()
@@ -258,6 +261,10 @@ class RunnerLink:
                 await asyncio.shield(protocol.closed)
         except TimeoutError:
             protocol.abort()
+
+    def _send_ack(self) -> None:
+        self._ack_sent = self._acknowledged
+        self._protocol.write(wire.ACK, self._ack_sent)
 
     def _widen(self) -> None:
         """Ask for more when a quarter of the window has been read: few words, and the pipe never runs dry."""
