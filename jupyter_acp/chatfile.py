@@ -120,6 +120,10 @@ class ChatFile:
         users = {message["sender"]: self._document.users.get(message["sender"], {}) for message in messages}
         return Page(messages=messages, has_more=start > 0, users=users)
 
+    def has(self, message_id: str) -> bool:
+        """There is such a message, deleted ones included."""
+        return self._document.place(message_id) is not None
+
     def add(self, message: ChatMessage) -> None:
         """Add a message; one of the same id is replaced, so that adding twice is harmless."""
         new: JsonObject = {

@@ -135,6 +135,13 @@ class AgentHost:
                 await link.stop(grace)
         await self._forget(link)
 
+    async def pause(self) -> None:
+        """Read no more, so that what was read can be recorded with its position before `detach`."""
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
     async def detach(self) -> None:
         """Let go; the agent goes on in its runner."""
         link, self.link = self.link, None
@@ -150,10 +157,7 @@ class AgentHost:
         self.lost()
         if link is not None:
             await link.close()
-        reader, self._reader = self._reader, None
-        if reader is not None and reader is not asyncio.current_task():
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+        await self.pause()
 
     async def _start(self, agent_session_id: str | None, opened: Opened) -> Agent:
         how_to = self._launch()

@@ -205,6 +205,13 @@ class Store:
         sql += " ORDER BY position"
         return await self._call(lambda: [TurnRow.load(row) for row in self._read_db.execute(sql, (session_id,))])
 
+    async def newest_turns(self, session_id: str, limit: int) -> list[TurnRow]:
+        """The last turns that were started, oldest of them first."""
+        sql = "SELECT * FROM turns WHERE session_id = ? AND started IS NOT NULL ORDER BY started DESC LIMIT ?"
+        return await self._call(
+            lambda: [TurnRow.load(row) for row in self._read_db.execute(sql, (session_id, limit))][::-1]
+        )
+
     async def turn(self, session_id: str, turn_id: str) -> TurnRow | None:
         """One turn, or None."""
         sql = "SELECT * FROM turns WHERE session_id = ? AND id = ?"
