@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from .anthropic_api import messages
 from .model_api import ModelApi
+from .openai_api import responses
 
 MODULES = Path(__file__).with_name("node_modules")
 # Codex refuses to work with helper programs below a temporary directory, and this folder is ignored by git.
@@ -38,7 +40,7 @@ supports_websockets = false
 @pytest.fixture
 def model_api(jp_asyncio_loop: Any) -> Iterator[ModelApi]:
     async def start() -> ModelApi:
-        return ModelApi()
+        return ModelApi({"/v1/responses": responses, "/v1/messages": messages})
 
     api = jp_asyncio_loop.run_until_complete(start())
     yield api
@@ -46,9 +48,10 @@ def model_api(jp_asyncio_loop: Any) -> Iterator[ModelApi]:
 
 
 @pytest.fixture
-def codex_home() -> Iterator[Path]:
+def home() -> Iterator[Path]:
+    """Where an agent keeps what it remembers."""
     HOMES.mkdir(parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="codex-", dir=HOMES))
+    home = Path(tempfile.mkdtemp(dir=HOMES))
     yield home
     shutil.rmtree(home)
 
@@ -60,12 +63,27 @@ def model() -> str:
 
 
 @pytest.fixture
-def agent_config(model_api: ModelApi, codex_home: Path, model: str) -> dict[str, Any]:
-    (codex_home / "config.toml").write_text(CONFIG.format(model=model, port=model_api.port))
+def agent_config(model_api: ModelApi, home: Path, model: str) -> dict[str, Any]:
+    (home / "config.toml").write_text(CONFIG.format(model=model, port=model_api.port))
     # all the rest, the access mapping too, is as the bundled catalogue has it
     return {
         "codex": {
             "command": [str(MODULES / ".bin" / "codex-acp")],
-            "env": {"CODEX_HOME": str(codex_home), "STAND_IN_KEY": "none"},
-        }
+            "env": {"CODEX_HOME": str(home), "STAND_IN_KEY": "none"},
+        },
+        "claude": {
+            # it needs a newer Node than we do
+            "command": [
+                str(MODULES / ".bin" / "node"),
+                str(MODULES / "@agentclientprotocol" / "claude-agent-acp" / "dist" / "index.js"),
+            ],
+            "env": {
+                "HOME": str(home),
+                "CLAUDE_CONFIG_DIR": str(home),
+                "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{model_api.port}",
+                "ANTHROPIC_API_KEY": "none",
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+                "IS_SANDBOX": "1",
+            },
+        },
     }

@@ -8,10 +8,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from .model_api import ModelApi
+from .watching import alive, mode, running, tree
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(120)]
 
@@ -20,34 +20,6 @@ FULL_ACCESS = "agent-full-access"
 
 async def open_codex(drive: Any) -> Any:
     return await drive.open(agent="codex")
-
-
-def mode(summary: dict[str, Any]) -> object:
-    """What the agent said last of its mode."""
-    return {option["id"]: option["currentValue"] for option in summary["config_options"]}["mode"]
-
-
-def tree(pid: int) -> list[psutil.Process]:
-    """A process and all that it started."""
-    top = psutil.Process(pid)
-    return [top, *top.children(recursive=True)]
-
-
-def alive(pid: int) -> bool:
-    """A process that runs; one that only waits to be reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def running(chat: Any, turn: str, path: Path) -> list[psutil.Process]:
-    """The processes of a command that was started with `echo $$ > path; ...`, once Codex has told of it."""
-    await chat.until_kind("tool_call", status="in_progress")
-    async with asyncio.timeout(30):
-        while not path.exists() or not path.read_text().endswith("\n"):  # noqa: ASYNC110  # only a file says it
-            await asyncio.sleep(0.02)
-    return tree(int(path.read_text()))
 
 
 async def test_a_prompt_is_answered_as_it_is_spoken(drive: Any) -> None:
@@ -115,7 +87,8 @@ async def test_stop_in_the_middle_of_a_command_ends_the_command_and_codex_goes_o
     chat = await open_codex(drive)
     pid_file = drive.root / "pid"
     turn = await chat.submit(f"/run echo $$ > {pid_file}; sleep 1000; echo survived\n/say never")
-    command = await running(chat, turn, pid_file)
+    await chat.until_kind("tool_call", status="in_progress")
+    command = await running(pid_file)
     queued = await chat.submit("/say after the stop")
     await chat.call("POST", "interrupt", body={"turn": turn})
     ended = (await chat.until_kind("turn_ended", id=turn))["data"]
@@ -160,7 +133,8 @@ async def test_codex_killed_in_the_middle_of_a_command_leaves_nothing_and_resume
     chat = await open_codex(drive)
     pid_file = drive.root / "pid"
     turn = await chat.submit(f"/run echo $$ > {pid_file}; sleep 1000\n/say never")
-    command = await running(chat, turn, pid_file)
+    await chat.until_kind("tool_call", status="in_progress")
+    command = await running(pid_file)
     [started] = chat.of("agent_started")
     everything = tree(started["pid"])
     os.kill(started["pid"], signal.SIGKILL)
