@@ -20,7 +20,7 @@ REAL_AGENTS := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard te
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint ruff mypy front format test-agents bench wheel lock clean check-node system-packages
+.PHONY: help demo test setup lint ruff mypy front format test-agents test-faults bench wheel lock clean check-node system-packages
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -57,6 +57,10 @@ format: $(VENV)/.test
 # real agents (codex-acp, ...) against a local stand-in for their model's service: no key, no account
 test-agents: setup $(REAL_AGENTS)
 	$(PY) -m pytest -m agents $(ARGS)
+
+# kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on
+test-faults: setup
+	FAULT_SEEDS=$${FAULT_SEEDS:-60} $(PY) -m pytest tests/faults $(ARGS)
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks $(ARGS)

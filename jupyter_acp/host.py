@@ -200,7 +200,8 @@ class AgentHost:
                 # It may advertise resume and answer -32601: load is still worth a try.
                 failure = exc
             else:
-                self._inbox.options = options.from_reply(reply)
+                # A reply without any leaves what is known: several agents tell their options in session/new only.
+                self._inbox.options = options.from_reply(reply) or self._inbox.options
                 return {**reply, "sessionId": session_id}, how
             finally:
                 self._inbox.replaying = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -156,7 +157,9 @@ class Conversation:
                 self.events.append(event)
                 if wanted(event):
                     return event
-            text = await self._socket.read_message()
+            async with asyncio.timeout(50):
+                # below pytest's own limit, whose end would leave agents behind
+                text = await self._socket.read_message()
             assert text is not None, "the socket was closed"
             self._ahead = json.loads(text)
 

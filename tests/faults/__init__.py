@@ -1,0 +1,1 @@
+"""The fault harness: kills at random moments, and what must be true afterwards."""
