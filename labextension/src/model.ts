@@ -304,7 +304,7 @@ function addNotice(
   const id = `event-${event.seq}`;
   const item = { type: 'notice', id, severity, title, description } as const;
   if (state.active) {
-    return { ...state, active: { ...state.active, items: [...state.active.items, item] } };
+    return { ...state, active: push(state.active, item) };
   }
   return { ...state, entries: [...state.entries, { type: 'notice', id, item }] };
 }

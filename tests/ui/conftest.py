@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from jupyter_acp import cli
 
@@ -36,8 +36,7 @@ ARGUMENTS = [
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # the machine may be busy with the rest of the suite
-PATIENCE = 30_000
-QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+PATIENCE = 20_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(here):
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(120))
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +74,10 @@ class Lab:
         (extensions / "jupyter-acp").symlink_to(ROOT / "jupyter_acp" / "labextension")
         config = home / "config"
         (config / "labconfig").mkdir(parents=True)
-        self.show_jupyterlab_chat(False)
         (config / "jupyter_server_config.json").write_text(
             json.dumps(
                 {
+                    "LabApp": {"expose_app_in_browser": True},
                     "AcpExtension": {
                         "database": str(home / "coordinator.db"),
                         "runtime_dir": str(home / "run"),
@@ -87,14 +87,12 @@ class Lab:
                             "other": {"name": "Other agent", "command": [sys.executable, "-m", "jupyter_acp.testing"]},
                             "absent": {"name": "Absent agent", "command": ["there-is-no-such-agent"]},
                         },
-                    }
+                    },
                 }
             )
         )
-        settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True)
-        (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET.popitem()[1]))
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")} | {
+            "JUPYTER_CONFIG_PATH": cli.lab_environ()["JUPYTER_CONFIG_PATH"],
             "HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "JUPYTER_TOKEN": self.token,
@@ -108,11 +106,10 @@ class Lab:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def show_jupyterlab_chat(self, shown: bool) -> None:
-        """Whether pages that are opened from now on have jupyterlab-chat, which only the tests install."""
-        disabled = {} if shown else {"jupyterlab-chat-extension": True}
+    def prefer_panel(self, preferred: bool) -> None:
+        """Whether pages that are opened from now on prefer the panel to jupyterlab-chat, as the demo does."""
         page = self.home / "config" / "labconfig" / "page_config.json"
-        page.write_text(json.dumps({"disabledExtensions": disabled}))
+        page.write_text(json.dumps({} if preferred else {"acpOpensChats": "false"}))
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -205,9 +202,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.stop()
 
 
+# not longer than this folder: playwright keeps a running loop in the thread, in which no other can start
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     program = next(found for name in BROWSERS if (found := shutil.which(name)))
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser

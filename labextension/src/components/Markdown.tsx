@@ -55,6 +55,10 @@ export const Markdown = React.memo(function Markdown({ text }: { text: string })
     const model = rendermime.createModel({ data: { 'text/markdown': text } });
     void renderer.renderModel(model).then(() => {
       if (isCurrent && host.current) {
+        // the renderer sets a weaker one
+        for (const link of Array.from(renderer.node.querySelectorAll('a[href]'))) {
+          link.setAttribute('rel', 'noopener noreferrer');
+        }
         host.current.replaceChildren(renderer.node);
         rendermime.latexTypesetter?.typeset(renderer.node);
       }
