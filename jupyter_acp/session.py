@@ -95,6 +95,7 @@ class Session:
         self._broken = broken
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone = False
+        self._applying = asyncio.Lock()
         self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
         self.turns = TurnQueue(row.id, self.journal, position=position, limit=limits.queue)
         self.inbox = Inbox(
@@ -259,7 +260,8 @@ class Session:
 
     async def rename(self, title: str) -> None:
         """Set the title that people see."""
-        self._titled(title)
+        self._show("renamed", True)
+        self._set_title(title)
         await self.journal.commit(durable=True)
 
     async def configure(self, config: JsonObject) -> None:
@@ -411,8 +413,10 @@ class Session:
     async def _apply(self, agent: Agent, wanted: Mapping[str, object]) -> None:
         """Options as asked for, read back; AgentError where they are not."""
         assert self.row.agent_session_id is not None
-        if await agentoptions.apply(agent, self.row.agent_session_id, self.inbox, wanted):
-            self._show("config_options", self.inbox.options)
+        # One at a time: the warm-up and the first turn would set the same twice.
+        async with self._applying:
+            if await agentoptions.apply(agent, self.row.agent_session_id, self.inbox, wanted):
+                self._show("config_options", self.inbox.options)
 
     def _at_hand(self, turn: TurnRow) -> Prepared | None:
         """As `_prepare`, where the agent runs with the options that were asked for and there is nothing to add."""
@@ -578,6 +582,11 @@ class Session:
         self.conversation.save()
 
     def _titled(self, title: str) -> None:
+        """The agent's name for the conversation; a person's own stays."""
+        if not self.row.shown.get("renamed") and title[:200] != self.row.title:
+            self._set_title(title)
+
+    def _set_title(self, title: str) -> None:
         self._save_row(title=title[:200])
         self.journal.append(Kind.SESSION_CHANGED, {"title": self.row.title}, turn=None)
 

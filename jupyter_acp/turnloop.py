@@ -150,9 +150,12 @@ class TurnLoop:
         if active is None or active.state is TurnState.CANCELLING or (turn_id and turn_id != active.id):
             return
         self._turns.move(TurnEvent.INTERRUPT)
-        # A cancel need not be on disk before the agent hears it: a server that dies in between is told how it ended.
-        self._climb(active.id)
-        await self._journal.commit(durable=True)
+        try:
+            await self._journal.commit(durable=True)
+        finally:
+            # Recorded first, since a server that dies in between carries it out when it is back; and carried out even
+            # where the disk refuses it.
+            self._climb(active.id)
 
     def resume(self, answer: Coroutine[Any, Any, JsonObject]) -> None:
         """Go on with the active turn of an earlier coordinator, whose prompt the agent has: `answer` is its result."""

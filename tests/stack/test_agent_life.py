@@ -167,6 +167,15 @@ async def test_an_agent_that_only_says_yes_to_a_setting_stops_the_turn_and_the_s
     assert {o["id"]: o["currentValue"] for o in (await chat.summary())["config_options"]}["mode"] == "ask"
 
 
+async def test_the_title_that_a_person_gave_is_not_replaced_by_the_agents(drive: Any) -> None:
+    chat = await drive.open()
+    await chat.run("/title The agent's")
+    assert (await chat.summary())["title"] == "The agent's"
+    await chat.call("PATCH", body={"title": "Mine"})
+    await chat.run("/title The agent's again")
+    assert (await chat.summary())["title"] == "Mine"
+
+
 async def test_an_unknown_option_is_refused(drive: Any) -> None:
     chat = await drive.open()
     await chat.run("/text hi")
