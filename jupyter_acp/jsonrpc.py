@@ -28,6 +28,9 @@ _EXCERPT = 400
 _DEPTH = 200
 _TURN_SECONDS = 0.002
 _TURN_LINES = 32
+_FLOOD_SECONDS = 0.05
+"""An agent that has kept us busy for so long without a pause is a flood: it gets half of the time, the rest is for
+Stop and for everybody else's requests. Its pipe holds it back meanwhile."""
 """How long lines are dispatched before the event loop gets its turn, looked at after so many of them: a request to the
 server takes about ten turns of the loop, and waits so long in each."""
 
@@ -102,6 +105,7 @@ class Connection:
         self._asked: set[RequestId] = set()
         self._refusals: set[asyncio.Task[None]] = set()
         self._error: AgentError | None = None
+        self._busy_since = time.monotonic()
 
     # --- to the agent ------------------------------------------------------------------------------------------------
 
@@ -235,7 +239,12 @@ class Connection:
     async def _read(self) -> None:
         begun: list[bytes] = []
         size = 0
-        while (chunk := await self._link.read()) is not None:
+        while True:
+            asked = time.monotonic()
+            if (chunk := await self._link.read()) is None:
+                break
+            if (now := time.monotonic()) - asked > _TURN_SECONDS:
+                self._busy_since = now
             lines = chunk.split(b"\n")
             size += len(lines[0])
             if size > self._max_line:
@@ -282,7 +291,8 @@ class Connection:
                 # whoever waits for this answer goes on before the lines that follow it are handled
                 await asyncio.sleep(0)
             elif count % _TURN_LINES == 0 and time.monotonic() >= turn_ends:
-                await asyncio.sleep(0)
+                now = time.monotonic()
+                await asyncio.sleep(_TURN_SECONDS if now - self._busy_since > _FLOOD_SECONDS else 0)
                 turn_ends = time.monotonic() + _TURN_SECONDS
 
     def _odd(self, line: bytes) -> bool:
