@@ -7,6 +7,7 @@ https://agentclientprotocol.com/protocol/prompt-turn
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,12 +18,14 @@ from .journal import Journal
 from .jsonrpc import RequestId
 from .permissions import ELICITATION, PERMISSION
 from .store import Store
+from .terminaltail import Piece, TerminalTails
 from .updates import ToolCalls, translate
 
 log = logging.getLogger(__name__)
 
 _DELTAS = {"agent_message_chunk": Kind.MESSAGE_DELTA, "agent_thought_chunk": Kind.THOUGHT_DELTA}
 _BAD_LINES_SHOWN = 20
+_PIECE = 64 << 10
 _PIECES = 1000
 
 
@@ -60,6 +63,7 @@ class Inbox:
         self.text: list[str] = []
         self._joined = 0
         self._early: list[JsonObject] = []
+        self._tails = TerminalTails()
         self._commands: JsonObject | None = None
         self._message: object = None
         self._break = False
@@ -94,8 +98,14 @@ class Inbox:
     def _no_calls(self) -> ToolCalls:
         return ToolCalls(lambda terminal_id: self.delegated(terminal_id))
 
+    def end_terminals(self) -> None:
+        """Log what is held back of commands of which no end was told."""
+        for terminal_id, piece in self._tails.ended_all():
+            self._output(terminal_id, piece)
+
     def close_tool_calls(self, status: str) -> None:
         """Give every tool call that the agent left open an end."""
+        self.end_terminals()
         for call in self.tool_calls.close_open(status):
             self._journal.merge(Kind.TOOL_CALL, "toolCallId", call, turn=self.turn)
 
@@ -210,11 +220,28 @@ class Inbox:
                     data = {"message_id": f"{self.turn or 'between'}-agent", **data}
                 self._journal.append(kind, data, turn=self.turn)
 
+    def _output(self, terminal_id: str, piece: Piece | None) -> None:
+        if piece is None:
+            return
+        text, gap = piece
+        if not gap and len(text) <= _PIECE:
+            self._journal.delta(Kind.TERMINAL_OUTPUT, terminal_id, text, turn=self.turn)
+            return
+        for at in range(0, len(text), _PIECE):
+            event: JsonObject = {"terminal_id": terminal_id, "data": text[at : at + _PIECE]}
+            if gap and not at:
+                event["truncated"] = True
+            self._journal.append(Kind.TERMINAL_OUTPUT, event, turn=self.turn)
+
     def _tool_call(self, update: JsonObject) -> None:
         for kind, data in self.tool_calls.apply(update):
             if kind is Kind.TOOL_CALL:
                 self._journal.merge(kind, "toolCallId", data, turn=self.turn)
             elif kind is Kind.TERMINAL_OUTPUT:
-                self._journal.delta(kind, data["terminal_id"], data["data"], turn=self.turn)
+                now = time.monotonic()
+                self._output(data["terminal_id"], self._tails.output(data["terminal_id"], data["data"], now))
+            elif kind is Kind.TERMINAL_EXITED:
+                self._output(data["terminal_id"], self._tails.ended(data["terminal_id"]))
+                self._journal.append(kind, data, turn=self.turn)
             else:
                 self._journal.append(kind, data, turn=self.turn)

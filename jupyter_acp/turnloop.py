@@ -287,6 +287,7 @@ class TurnLoop:
         if stopped:
             # Codex and fast-agent leave a cancelled command running.
             await self._kill_commands()
+        self._inbox.end_terminals()
         if stopped or error is not None:
             self._inbox.close_tool_calls("cancelled")
         turn = self._turns.active
