@@ -21,6 +21,9 @@ from .turn import StopReason
 log = logging.getLogger(__name__)
 
 
+LATER_SECONDS = 1.0
+
+
 class Conversation:
     """The chat of one session.
 
@@ -32,6 +35,7 @@ class Conversation:
         self._spec = spec
         self._failed = failed
         self._dirty = False
+        self._later: asyncio.TimerHandle | None = None
         self._session: SessionFile | None = None
         self._saving: asyncio.Task[None] | None = None
 
@@ -68,7 +72,16 @@ class Conversation:
     def save(self) -> None:
         """Write the chat soon; changes made while it is written go with the next write."""
         self._dirty = True
+        self._no_later()
         self._start()
+
+    def save_later(self) -> None:
+        """Write the chat in a second: the answer of a short turn goes with the prompt, in one write.
+
+        Until then the log has it, and gives it back to the chat after a crash.
+        """
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(LATER_SECONDS, self.save)
 
     def save_session(self, session: SessionFile) -> None:
         """Write the session file beside the chat soon."""
@@ -77,9 +90,17 @@ class Conversation:
 
     async def close(self) -> None:
         """Write what is not written yet."""
+        if self._later is not None:
+            self._no_later()
+            self._dirty = True
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
         await self._write()
+
+    def _no_later(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     def _start(self) -> None:
         if self._saving is None or self._saving.done():

@@ -201,7 +201,7 @@ class TurnLoop:
         self._turns.announce()
         self._recorded = self._journal.commit(durable=True)
         if ready is None:
-            self._recorded.add_done_callback(lambda _: self._conversation.save())
+            self._conversation.save_later()
         else:
             self._prompting = asyncio.create_task(
                 self._send(ready, turn, self._host.connection, self._recorded), name="acp-turn"
@@ -275,8 +275,7 @@ class TurnLoop:
                 await connection.skip(turn.number)
             raise
         self._sent_at = asyncio.get_running_loop().time()
-        # In the next turn of the event loop, when the prompt is on its way: its sync to disk is in nobody's way then.
-        self._conversation.save()
+        self._conversation.save_later()
         return await ready.agent.prompt(ready.session_id, turn.prompt, id=turn.request_id, number=turn.number)
 
     async def _end(self, reason: StopReason, error: JsonObject | None) -> None:
