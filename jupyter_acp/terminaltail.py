@@ -1,5 +1,4 @@
-"""How much of a command's output goes into the log: the first MiB as it comes, then what a screen can follow, at last
-the newest MiB.
+"""How much of a command's output goes into the log: its beginning, what a screen can follow, at last the newest MiB.
 
 For commands that an agent runs itself and only tells us of. No I/O; the caller's clock. What is logged is in order
 and never twice; where something was left out, the piece behind the gap says so.
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 LIMIT = 1 << 20
+HEAD = 256 << 10
 STEADY = 64 << 10
 LIVE = 4000
 LIVE_SECONDS = 1.0
@@ -38,13 +38,13 @@ class TerminalTails:
     def output(self, terminal_id: str, data: str, now: float) -> Piece | None:
         """What to log now that a piece of output has come, or None.
 
-        Past the first MiB once a second: all that has come, or of more than 64 KiB the newest 4,000 characters.
+        Past the first 256 KiB once a second: all that has come, or of more than 64 KiB the newest 4,000 characters.
         """
         terminal = self._terminals.setdefault(terminal_id, _Terminal())
-        if terminal.logged + len(data) <= LIMIT:
+        if terminal.logged + len(data) <= HEAD:
             terminal.logged += len(data)
             return data, False
-        terminal.logged = LIMIT
+        terminal.logged = HEAD
         terminal.gap |= len(data) > LIMIT
         terminal.waiting.append(data[-LIMIT:])
         terminal.size += len(terminal.waiting[-1])

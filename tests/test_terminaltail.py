@@ -1,4 +1,4 @@
-from jupyter_acp.terminaltail import LIMIT, LIVE, STEADY, TerminalTails
+from jupyter_acp.terminaltail import HEAD, LIMIT, LIVE, STEADY, TerminalTails
 
 
 def test_short_output_is_logged_as_it_comes_and_nothing_is_left_for_the_end() -> None:
@@ -7,13 +7,13 @@ def test_short_output_is_logged_as_it_comes_and_nothing_is_left_for_the_end() ->
     assert tails.ended("t") is None
 
 
-def test_of_output_that_comes_at_once_the_first_and_the_last_mebibyte_are_logged() -> None:
+def test_of_output_that_comes_at_once_the_beginning_and_the_last_mebibyte_are_logged() -> None:
     tails = TerminalTails()
     whole = "".join(f"{n:09}\n" for n in range(500_000))
     pieces = [whole[at : at + 1000] for at in range(0, len(whole), 1000)]
     logged = [found for piece in pieces if (found := tails.output("t", piece, 0.5)) is not None]
     first = "".join(text for text, _ in logged)
-    assert LIMIT - 1000 <= len(first) <= LIMIT and whole.startswith(first)
+    assert HEAD - 1000 <= len(first) <= HEAD and whole.startswith(first)
     assert tails.ended("t") == (whole[-LIMIT:], True)
 
 
@@ -28,7 +28,7 @@ def test_output_that_a_screen_can_follow_is_logged_whole_however_long_it_goes_on
 
 def test_of_faster_output_a_screen_gets_the_newest_characters_once_a_second_and_each_gap_is_told() -> None:
     tails = TerminalTails()
-    tails.output("t", "x" * LIMIT, 0.0)
+    tails.output("t", "x" * HEAD, 0.0)
     assert tails.output("t", "y" * (STEADY + 1), 10.0) == ("y" * LIVE, True)
     assert tails.output("t", "z", 10.5) is None
     assert tails.output("t", "last", 11.0) == ("zlast", False)
@@ -36,7 +36,7 @@ def test_of_faster_output_a_screen_gets_the_newest_characters_once_a_second_and_
 
 def test_one_huge_piece_costs_no_more_than_its_tail() -> None:
     tails = TerminalTails()
-    assert tails.output("t", "x" * LIMIT, 0.1) == ("x" * LIMIT, False)
+    assert tails.output("t", "x" * HEAD, 0.1) == ("x" * HEAD, False)
     assert tails.output("t", "x" * (5 * LIMIT) + "end", 0.2) is None
     piece = tails.ended("t")
     assert piece is not None and len(piece[0]) == LIMIT and piece[0].endswith("end") and piece[1]
@@ -45,7 +45,7 @@ def test_one_huge_piece_costs_no_more_than_its_tail() -> None:
 def test_terminals_do_not_mix_and_all_can_be_ended_at_once() -> None:
     tails = TerminalTails()
     for name in ("a", "b"):
-        tails.output(name, name * LIMIT, 0.1)
+        tails.output(name, name * HEAD, 0.1)
         tails.output(name, name, 0.2)
     assert tails.ended_all() == [("a", ("a", False)), ("b", ("b", False))]
     assert tails.ended_all() == []
