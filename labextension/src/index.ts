@@ -1,7 +1,7 @@
 /** Where the panel meets JupyterLab: file type, factory, commands, launcher, side panel. Nothing else. */
 
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ICommandPalette, WidgetTracker } from '@jupyterlab/apputils';
+import { ICommandPalette, Notification, WidgetTracker } from '@jupyterlab/apputils';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { IDocumentManager } from '@jupyterlab/docmanager';
 import type { DocumentWidget } from '@jupyterlab/docregistry';
@@ -64,7 +64,8 @@ function activate(
     contents: serviceManager.contents,
     rendermime,
     trans,
-    openFile: (path, line) => openFile(documents, path, line),
+    openFile: (path, line) =>
+      void openFile(documents, path, line, trans.__('%1 is not in the project (yet).', path)),
     openChat: path => documents.openOrReveal(path, FACTORY),
     newChat: () => void commands.execute(CommandIDs.create),
     activate: id => shell.activateById(id),
@@ -151,7 +152,19 @@ interface HasEditor {
   };
 }
 
-function openFile(documents: IDocumentManager, path: string, line: number | null): void {
+async function openFile(
+  documents: IDocumentManager,
+  path: string,
+  line: number | null,
+  missing: string
+): Promise<void> {
+  try {
+    await documents.services.contents.get(path, { content: false });
+  } catch {
+    // an agent links to files that it has yet to write, and to some that it has deleted
+    Notification.info(missing, { autoClose: 4000 });
+    return;
+  }
   const widget = documents.openOrReveal(path);
   if (!widget || line === null) {
     return;

@@ -89,7 +89,11 @@ export function Composer(props: {
     let handled = true;
     if (offered.length > 0 && step !== 0) {
       setChosen((chosen + step + offered.length) % offered.length);
-    } else if (offered.length > 0 && (event.key === 'Tab' || event.key === 'Enter')) {
+    } else if (
+      offered.length > 0 &&
+      (event.key === 'Tab' || (event.key === 'Enter' && offered[chosen]!.name !== typed))
+    ) {
+      // a command that is typed out is sent by Enter, as every other text
       complete(offered[chosen]!);
     } else if (event.key === 'Escape' && offered.length > 0) {
       setClosed(true);
