@@ -257,6 +257,7 @@ class Coordinator:
             spec=spec,
             last_seq=await self.store.last_seq(row.id),
             position=await self.store.last_turn_position(row.id),
+            turn_ids=await self.store.turn_ids(row.id),
             host=lambda inbox: self._host(spec, row, inbox),
             delegation=self._delegation if spec.delegates else None,
             limits=self._settings.limits,

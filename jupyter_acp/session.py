@@ -80,6 +80,7 @@ class Session:
         spec: AgentSpec,
         last_seq: int,
         position: int,
+        turn_ids: set[str],
         host: Callable[[Inbox], AgentHost],
         delegation: Callable[[Session], Delegation] | None,
         limits: Limits,
@@ -93,6 +94,8 @@ class Session:
         self._store = store
         self._limits = limits
         self._broken = broken
+        # of all turns ever: a new one, which is nearly every one, is not looked for in the database
+        self._turn_ids = turn_ids
         self._tasks: set[asyncio.Task[None]] = set()
         self._gone = False
         self._applying = asyncio.Lock()
@@ -220,13 +223,14 @@ class Session:
         is read-only.
         """
         blocks = prompt_blocks(prompt)
-        known = self.turns.get(turn_id) or await self._store.turn(self.row.id, turn_id)
+        known = await self._store.turn(self.row.id, turn_id) if turn_id in self._turn_ids else None
         if known := self.turns.get(turn_id) or known:
             return known
         self._check_writable()
         if config:
             await self.configure(config)
         turn = self.turns.add(turn_id, blocks, user)
+        self._turn_ids.add(turn_id)
         await self._loop.added()
         return self.turns.get(turn_id) or turn
 

@@ -105,6 +105,7 @@ class Store:
         self._tails: dict[str, _Tail] = {}
         self._reader = ThreadPoolExecutor(1, "acp-store-read")
         self._thread = threading.Thread(target=self._write, name="acp-store-write", daemon=True)
+        self._unshown: list[_Batch] = []
         self._waiting = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -221,6 +222,11 @@ class Store:
             return row and TurnRow.load(row)
 
         return await self._call(find)
+
+    async def turn_ids(self, session_id: str) -> set[str]:
+        """The ids of all turns of a session."""
+        sql = "SELECT id FROM turns WHERE session_id = ?"
+        return await self._call(lambda: {row[0] for row in self._read_db.execute(sql, (session_id,))})
 
     async def last_turn_position(self, session_id: str) -> int:
         """The highest queue position ever given in a session."""
@@ -354,9 +360,21 @@ class Store:
                 failure.__cause__ = error
                 batch.future.set_exception(failure)
                 batch.future.exception()  # the owner may look later: no "never retrieved" at the end
-        # After the futures: the agent hears its prompt before people see that it has.
+        if error is not None:
+            return
+        assert self._loop is not None
+        self._unshown += batches
+        if any(batch.durable for batch in batches):
+            # Somebody waits for the record to act on it, and does before people see it: the agent works on its prompt
+            # while the browsers are told.
+            self._loop.call_soon(self._show)
+        else:
+            self._show()
+
+    def _show(self) -> None:
+        batches, self._unshown = self._unshown, []
         for batch in batches:
-            if error is None and batch.rows and (tail := self._tails.get(batch.session_id)):
+            if batch.rows and (tail := self._tails.get(batch.session_id)):
                 tail.push(batch.rows)
 
 
