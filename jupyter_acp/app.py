@@ -51,6 +51,8 @@ class AcpExtension(ExtensionApp):
     )
     cancel_grace: Any = Float(5.0, help="Seconds after Stop until the turn's commands are killed.").tag(config=True)
     kill_grace: Any = Float(5.0, help="Seconds after that until the agent is killed.").tag(config=True)
+    upload_limit: Any = Int(50 << 20, help="Bytes of one file that is added to a prompt.").tag(config=True)
+    upload_keep: Any = Float(7 * 86400.0, help="Seconds after which such a file is removed.").tag(config=True)
     end_turns_on_stop: Any = Bool(False, help="End running turns when the server stops, instead of leaving them.").tag(
         config=True
     )
@@ -78,7 +80,12 @@ class AcpExtension(ExtensionApp):
             kill_grace=self.kill_grace,
         )
         settings = Settings(
-            runtime_dir=runtime, limits=limits, environment=os.environ.copy(), end_turns_on_stop=self.end_turns_on_stop
+            runtime_dir=runtime,
+            limits=limits,
+            environment=os.environ.copy(),
+            end_turns_on_stop=self.end_turns_on_stop,
+            upload_limit=self.upload_limit,
+            upload_keep=self.upload_keep,
         )
         self.coordinator = Coordinator(
             store=Store(data),

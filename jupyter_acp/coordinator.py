@@ -23,6 +23,7 @@ from .records import SessionRow
 from .session import Limits, Session
 from .sessionfile import SessionFile
 from .store import Store
+from .uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Settings:
     limits: Limits
     environment: Mapping[str, str]
     end_turns_on_stop: bool = False
+    upload_limit: int = 50 << 20
+    upload_keep: float = 7 * 86400.0
 
 
 class Coordinator:
@@ -63,6 +66,7 @@ class Coordinator:
         self.project = project
         self.catalogue = catalogue
         self._settings = settings
+        self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
         self._sessions: dict[str, Session] = {}
         self._rows: dict[str, SessionRow] = {}
@@ -83,6 +87,7 @@ class Coordinator:
     async def _start(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
         await self.store.open()
+        await self.uploads.clean()
         for row in await self.store.sessions(str(self.project.root)):
             self._rows[row.id] = row
         runtime = self._settings.runtime_dir

@@ -9,7 +9,15 @@ from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandl
 from .events import EventsHandler, SubscribeHandler
 from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
 from .sessions import ForkHandler, RestartAgentHandler, SessionHandler, SessionsHandler, StartOverHandler
-from .turns import ActivityHandler, InterruptHandler, PermissionHandler, SendNowHandler, TurnHandler, TurnsHandler
+from .turns import (
+    ActivityHandler,
+    InterruptHandler,
+    PermissionHandler,
+    SendNowHandler,
+    TurnHandler,
+    TurnsHandler,
+    UploadsHandler,
+)
 
 PROJECT = r"/projects/(?P<project_id>[^/]+)"
 SESSION = PROJECT + r"/sessions/(?P<session_id>[^/]+)"
@@ -38,6 +46,7 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (MESSAGE, MessageHandler),
     (MESSAGE + r"/reactions/(?P<name>[^/]+)", ReactionHandler),
     (SESSION + r"/export", ExportHandler),
+    (SESSION + r"/uploads", UploadsHandler),
 ]
 
 

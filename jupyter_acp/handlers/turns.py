@@ -95,3 +95,15 @@ class PermissionHandler(AcpHandler):
         await session.answer(question_id, option, body.get("content"), self.username)
         self.set_status(204)
         self.finish()
+
+
+class UploadsHandler(AcpHandler):
+    """POST …/uploads"""
+
+    @route
+    async def post(self, project_id: str, session_id: str) -> None:
+        coordinator = self.coordinator(project_id, Role.COLLABORATOR)
+        await coordinator.get(session_id)
+        name = self.get_query_argument("name", "")
+        kind = self.request.headers.get("Content-Type", "")
+        self.finish_json(await coordinator.uploads.add(self.request.body, name=name, mime_type=kind), 201)

@@ -113,6 +113,19 @@ export class Chat {
     }
   }
 
+  /** Keep files inside the project; `@path` for each, as the agent sees it, for the text of a prompt. */
+  async upload(files: readonly File[]): Promise<string> {
+    const session = this._session();
+    const mentions: string[] = [];
+    for (const file of files) {
+      const uri = await rest.upload(this._place, session.id, file);
+      const path = decodeURIComponent(new URL(uri).pathname);
+      const inside = path.startsWith(`${session.cwd}/`);
+      mentions.push(`@${inside ? path.slice(session.cwd.length + 1) : path}`);
+    }
+    return mentions.join(' ');
+  }
+
   forget(id: string): void {
     this._setUnsent(this.unsent.filter(one => one.id !== id));
   }

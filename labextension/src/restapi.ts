@@ -112,6 +112,18 @@ export async function submitTurn(
   await send(place, 'POST', ['sessions', session, 'turns'], { id, prompt });
 }
 
+/** Keep a file inside the project for a prompt; the address at which the agent finds it. */
+export async function upload(place: Place, session: string, file: File): Promise<string> {
+  const path = ['projects', place.project, 'sessions', session, 'uploads'];
+  const answer = await request(place.settings, path, {
+    method: 'POST',
+    body: file,
+    query: { name: file.name },
+    signal: place.signal
+  });
+  return wire.text(wire.object(answer).uri);
+}
+
 export async function editTurn(
   place: Place,
   session: string,

@@ -4,7 +4,8 @@ import { useEnvironment } from './environment';
 
 /**
  * Where a person writes. Enter sends, Shift+Enter breaks a line, Up and Down walk earlier prompts with the draft kept,
- * Esc closes the list of commands. While a turn runs Send is Queue, with Stop beside it.
+ * Esc closes the list of commands. While a turn runs Send is Queue, with Stop beside it. A file that is pasted, dropped
+ * or attached is kept in the project, and the text names it.
  */
 export function Composer(props: {
   isRunning: boolean;
@@ -19,7 +20,9 @@ export function Composer(props: {
   const [place, setPlace] = React.useState(0);
   const [chosen, setChosen] = React.useState(0);
   const [isClosed, setClosed] = React.useState(false);
+  const [uploading, setUploading] = React.useState<string | null>(null);
   const kept = React.useRef('');
+  const picker = React.useRef<HTMLInputElement>(null);
   const area = React.useRef<HTMLTextAreaElement>(null);
 
   const change = (text: string) => {
@@ -54,6 +57,22 @@ export function Composer(props: {
       ? []
       : commands.filter(command => command.name.startsWith(typed)).slice(0, 8);
 
+  const attach = async (files: FileList | null) => {
+    if (!files || files.length === 0 || disabled !== null) {
+      return;
+    }
+    setUploading(trans.__('Adding…'));
+    try {
+      const mentions = await chat.upload([...files]);
+      // what was typed meanwhile stays
+      const text = chat.draft;
+      change(`${text}${text === '' || /\s$/.test(text) ? '' : ' '}${mentions} `);
+      setUploading(null);
+      area.current?.focus();
+    } catch (error) {
+      setUploading(error instanceof Error ? error.message : String(error));
+    }
+  };
   const submit = () => {
     const text = value.trim();
     if (text && disabled === null) {
@@ -145,8 +164,50 @@ export function Composer(props: {
         aria-label={trans.__('Message to the agent')}
         onChange={event => change(event.target.value)}
         onKeyDown={onKeyDown}
+        onPaste={event => {
+          if (event.clipboardData.files.length > 0) {
+            event.preventDefault();
+            void attach(event.clipboardData.files);
+          }
+        }}
+        onDragOver={event => {
+          if (event.dataTransfer.types.includes('Files')) {
+            event.preventDefault();
+          }
+        }}
+        onDrop={event => {
+          if (event.dataTransfer.files.length > 0) {
+            event.preventDefault();
+            event.stopPropagation();
+            void attach(event.dataTransfer.files);
+          }
+        }}
+      />
+      {uploading !== null && (
+        <div className="jp-acp-dim" role="status">
+          {uploading}
+        </div>
+      )}
+      <input
+        ref={picker}
+        type="file"
+        multiple
+        hidden
+        onChange={event => {
+          void attach(event.target.files).then(() => (picker.current!.value = ''));
+        }}
       />
       <div className="jp-acp-composer-buttons">
+        <button
+          className="jp-acp-button jp-acp-attach"
+          disabled={disabled !== null}
+          title={trans.__(
+            'Add files to the project for the agent to read; pasting and dropping them does the same'
+          )}
+          onClick={() => picker.current?.click()}
+        >
+          {trans.__('Attach')}
+        </button>
         {isRunning && (
           <button
             className="jp-acp-button jp-acp-stop"
