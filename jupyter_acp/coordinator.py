@@ -21,7 +21,7 @@ from .kernel_exec.local import LocalExecutor
 from .projects.base import Project
 from .records import SessionRow
 from .session import Limits, Session
-from .sessionfile import SessionFile
+from .sessionfile import SessionFile, saved_chats
 from .store import Store
 from .uploads import Uploads
 
@@ -90,6 +90,8 @@ class Coordinator:
         await self.uploads.clean()
         for row in await self.store.sessions(str(self.project.root)):
             self._rows[row.id] = row
+        if self.store.set_aside is not None:
+            await self._rebuild(self.store.set_aside)
         runtime = self._settings.runtime_dir
         runners = [folder.name for folder in runtime.iterdir()] if runtime.is_dir() else []
         for row in list(self._rows.values()):
@@ -99,6 +101,23 @@ class Coordinator:
                     await self.get(row.id)
                 except (NotFound, Unavailable) as exc:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
+
+    async def _rebuild(self, damaged: Path) -> None:
+        """Sessions from the files beside the chats: all that is left where the database was damaged."""
+        for path in await asyncio.to_thread(saved_chats, self.project.root):
+            chat = await ChatFile.open(self.project.root, path, create=False, manager=self._chat_manager())
+            try:
+                row, _ = await self._find(chat, path, None, None, False)
+                session = await self._take(row, chat, recover=True)
+            except (NotFound, Unavailable) as exc:
+                log.warning("the session of %s was not rebuilt: %s", path, exc)
+                continue
+            session.notice(
+                "The record of earlier turns is gone",
+                f"The server's database was damaged and is kept as {damaged.name}. The conversation is whole; the "
+                "details of its earlier turns and requests that waited are not here any more.",
+            )
+            await session.journal.commit()
 
     async def stop(self) -> None:
         """Let every session go; running turns go on in their runners, unless the settings say that they end."""
@@ -213,10 +232,23 @@ class Coordinator:
         if same is not None and not (self.project.root / same.path).exists():
             return same, False
         saved = await chat.load_session()
-        if same is not None or (saved is not None and saved.chat_id != chat.id):
+        elsewhere = await self.store.session(saved.session) if saved is not None else None
+        is_copy = (
+            same is not None
+            or (saved is not None and saved.chat_id != chat.id)
+            # the whole project was copied: that session goes on over there
+            or (elsewhere is not None and self._is_elsewhere(elsewhere))
+        )
+        if is_copy:
             # A copy: it is another conversation from here on.
             await chat.new_identity()
-            saved = None
+            saved = elsewhere = None
+        if elsewhere is not None and not elsewhere.closed and elsewhere.root != str(self.project.root):
+            # the project was moved as a whole: its log and maybe a running agent go with it
+            root = str(self.project.root)
+            row = replace(elsewhere, root=root, project=self.project.id, path=path, cwd=root)
+            await self.store.append(row.id, [], [row.save()], durable=True)
+            return row, False
         if saved is not None and agent not in (None, saved.agent) and not chat.page(limit=1).messages:
             # nothing was said yet, so another agent may have the chat
             saved = None
@@ -229,6 +261,9 @@ class Coordinator:
         if parent is not None or preface:
             row = replace(row, parent=parent, preface=preface)
         return row, True
+
+    def _is_elsewhere(self, row: SessionRow) -> bool:
+        return row.root != str(self.project.root) and (Path(row.root) / row.path).exists()
 
     def _row(self, chat: ChatFile, path: str, spec: AgentSpec, saved: SessionFile | None) -> SessionRow:
         row = SessionRow(

@@ -105,11 +105,12 @@ class AgentHost:
         return link
 
     async def sweep(self, keep: str | None) -> None:
-        """End runners of this session that nobody recorded: the server died while it started them."""
+        """End runners of this session that nobody recorded, or no more: the server died while it started them, or the
+        database was lost."""
         for folder in self._runtime_dir.glob(self._prefix + "*"):
             if folder.name != keep:
                 with contextlib.suppress(AgentError):
-                    link = await RunnerLink.attach(folder)
+                    link = await RunnerLink.attach(folder, after=None)
                     try:
                         await link.stop(grace=0)
                     finally:

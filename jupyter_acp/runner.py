@@ -39,7 +39,7 @@ INPUT_LIMIT = 128 << 20
 EVERYTHING = 2**64 - 1
 
 # to the runner; the number means:
-ATTACH = b"A"  # the position to go on from; payload MAGIC
+ATTACH = b"A"  # the position to go on from, EVERYTHING: past all output; payload MAGIC
 WINDOW = b"W"  # stdout may be sent up to this position
 ACK = b"K"  # stdout up to this position may be forgotten
 INPUT = b"I"  # the message's number; payload for the agent's stdin
@@ -433,6 +433,8 @@ class Runner:
             self._drop(peer)
             return
         start, end = self._output.start, self._output.end
+        if position == EVERYTHING:
+            position = end
         if not start <= position <= end:
             peer.leaving = True
             self._say(peer, REFUSED, 0, f"output is held from {start} to {end}, not from {position}".encode())

@@ -136,8 +136,10 @@ class RunnerLink:
         self._widen()
 
     @classmethod
-    async def attach(cls, directory: Path, *, after: int = 0) -> RunnerLink:
+    async def attach(cls, directory: Path, *, after: int | None = 0) -> RunnerLink:
         """Become the controller of the runner in `directory`; an earlier one is told that it was taken over.
+
+        `after` None skips all output so far: for who only wants to end it.
 
         Raises RunnerLost where no runner is there (what one left behind is ended and removed), AgentError where it no
         longer holds the output after `after`.
@@ -147,7 +149,7 @@ class RunnerLink:
             async with asyncio.timeout(ATTACH_TIMEOUT):
                 sock = await _connect(directory)
                 await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=sock)
-                protocol.write(wire.ATTACH, after, wire.MAGIC)
+                protocol.write(wire.ATTACH, wire.EVERYTHING if after is None else after, wire.MAGIC)
                 position, payload = await protocol.hello
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             last_words = await asyncio.to_thread(_last_words, directory)

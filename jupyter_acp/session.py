@@ -149,6 +149,11 @@ class Session:
         data = {"path": row.path, "agent": row.agent, "cwd": row.cwd, "title": row.title, "parent": row.parent}
         self.journal.append(Kind.SESSION_CREATED, data, turn=None, changes=[row.save()])
 
+    def notice(self, title: str, description: str) -> None:
+        """Tell people something about this session."""
+        data = {"severity": "warning", "title": title, "description": description}
+        self.journal.append(Kind.NOTICE, data, turn=None)
+
     def open(self) -> None:
         """Start working."""
         self._loop.start()
@@ -227,6 +232,9 @@ class Session:
         if known := self.turns.get(turn_id) or known:
             return known
         self._check_writable()
+        if self.chat.has(f"{turn_id}-user"):
+            # the database was lost since: nothing is run twice
+            raise Conflict(f"turn {turn_id} is in the chat already", "turn_ended")
         if config:
             await self.configure(config)
         turn = self.turns.add(turn_id, blocks, user)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .events import JsonObject, encode
@@ -89,6 +90,18 @@ def name_beside(chat: str) -> str:
     """The path of the session file of a chat."""
     folder, name = os.path.split(chat)
     return os.path.join(folder, f".{name}.acp.json")
+
+
+def saved_chats(root: Path) -> list[str]:
+    """The chats beneath `root` that have a session file, as paths relative to it; none of hidden folders."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names = set(files)
+        for name in sorted(names):
+            if name.endswith(".chat") and name_beside(name) in names:
+                found.append(os.path.relpath(os.path.join(folder, name), root))
+    return found
 
 
 def move(root: Root, source: str, target: str) -> None:

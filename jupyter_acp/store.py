@@ -101,6 +101,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        #: where a damaged database went that `open` found, None where it found none
+        self.set_aside: Path | None = None
         self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._tails: dict[str, _Tail] = {}
         self._reader = ThreadPoolExecutor(1, "acp-store-read")
@@ -112,10 +114,13 @@ class Store:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
-        """Open or create the database and start the writer. StoreError where that is impossible."""
+        """Open or create the database and start the writer. StoreError where that is impossible.
+
+        A damaged database is kept under another name (`set_aside`) and an empty one takes its place.
+        """
         self._loop = asyncio.get_running_loop()
         try:
-            self._db = await self._loop.run_in_executor(None, _connect, self.path)
+            self._db, self.set_aside = await self._loop.run_in_executor(None, _connect_sound, self.path)
             self._read_db = await self._loop.run_in_executor(self._reader, _connect, self.path)
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(f"the database {self.path} cannot be opened: {exc}") from exc
@@ -199,6 +204,15 @@ class Store:
         """The open sessions of one project folder, oldest first."""
         sql = "SELECT * FROM sessions WHERE root = ? AND closed = 0 ORDER BY created"
         return await self._call(lambda: [SessionRow.load(row) for row in self._read_db.execute(sql, (root,))])
+
+    async def session(self, session_id: str) -> SessionRow | None:
+        """One session of whatever project, closed or not, or None."""
+
+        def find() -> SessionRow | None:
+            row = self._read_db.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
+            return row and SessionRow.load(row)
+
+        return await self._call(find)
 
     async def turns(self, session_id: str, *, unfinished: bool = False) -> list[TurnRow]:
         """The turns of a session in queue order; only those not ended where `unfinished`."""
@@ -378,19 +392,47 @@ class Store:
                 tail.push(batch.rows)
 
 
+def _connect_sound(path: Path) -> tuple[sqlite3.Connection, Path | None]:
+    """A connection, and where a damaged database went that was there."""
+    # left behind by a kill or a power cut only: the time to look at every page
+    wal = path.with_name(path.name + "-wal")
+    is_unclean = wal.exists() and wal.stat().st_size > 0
+    try:
+        db = _connect(path)
+        try:
+            problem = db.execute("PRAGMA quick_check(1)").fetchone()[0] if is_unclean else "ok"
+            db.execute("SELECT count(*) FROM sessions")
+        except sqlite3.Error:
+            db.close()
+            raise
+        if problem == "ok":
+            return db, None
+        db.close()
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        problem = str(exc)
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    log.error("the database %s is damaged (%s); it is kept as %s and an empty one is begun", path, problem, aside)
+    return _connect(path), aside
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA foreign_keys = ON")
-    db.execute("PRAGMA wal_autocheckpoint = 1000")
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         db.close()
         raise StoreError(
             f"{path} was written by a newer jupyter_acp (schema {version}); this one knows {SCHEMA_VERSION}"
         )
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 1000")
     if version == 0:
         db.execute("BEGIN IMMEDIATE")
         # Another process may have been faster.

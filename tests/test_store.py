@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -191,3 +192,50 @@ def _titled(title: str) -> SessionRow:
     from dataclasses import replace
 
     return replace(ROW, title=title)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half", "a page"])
+def test_a_damaged_database_is_kept_aside_and_an_empty_one_is_begun(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "data" / "acp.db"
+
+    async def fill(store: Store) -> None:
+        for seq in range(1, 400):
+            await store.append("s", [event(seq, "x" * 500)])
+
+    with_store(tmp_path, fill)
+    whole = path.read_bytes()
+    if damage == "garbage":
+        path.write_bytes(b"no database at all" * 300)
+    elif damage == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        middle = len(whole) // 2 // 4096 * 4096
+        path.write_bytes(whole[:middle] + b"\xff" * 4096 + whole[middle + 4096 :])
+        # as a kill leaves it
+        path.with_name(path.name + "-wal").write_bytes(b"\0" * 64)
+    damaged = path.read_bytes()
+
+    async def again() -> None:
+        async with opened(tmp_path) as store:
+            assert store.set_aside is not None and store.set_aside.read_bytes() == damaged
+            assert await store.sessions("/project") == []
+            await store.append("s", [], [ROW.save()])
+        async with opened(tmp_path) as store:
+            assert store.set_aside is None and len(await store.sessions("/project")) == 1
+
+    asyncio.run(again())
+
+
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "acp.db"
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+
+    async def main() -> None:
+        with pytest.raises(StoreError, match="newer"):
+            await Store(path).open()
+
+    asyncio.run(main())
+    assert path.read_bytes() == before and not list(path.parent.glob("*damaged*"))

@@ -91,6 +91,14 @@ class ServerProcess:
             while not (self.root / name).exists():  # noqa: ASYNC110  # a file has no event either
                 await asyncio.sleep(0.02)
 
+    def serve(self, root: Path) -> None:
+        """Let the next start be of another project folder, with the same database."""
+        file = self.folder / "config" / "jupyter_server_config.json"
+        settings = json.loads(file.read_text())
+        settings["ServerApp"]["root_dir"] = str(root)
+        file.write_text(json.dumps(settings))
+        self.root, self.root_dir = root, str(root)
+
     def kill(self) -> None:
         """SIGKILL, to the server alone."""
         assert self.process is not None

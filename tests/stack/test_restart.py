@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,16 @@ def server(process: ServerProcess, jp_asyncio_loop: Any, request: pytest.Fixture
     process.chat = f"{request.node.name[:60]}.chat"
     yield process
     jp_asyncio_loop.run_until_complete(process.drive.hang_up())
+
+
+@pytest.fixture
+def own_server(tmp_path: Path, jp_asyncio_loop: Any) -> Iterator[ServerProcess]:
+    """A server for one test that does things to its folders."""
+    process = ServerProcess(tmp_path, {})
+    process.chat = "a.chat"
+    jp_asyncio_loop.run_until_complete(process.start())
+    yield process
+    jp_asyncio_loop.run_until_complete(process.end())
 
 
 async def test_a_turn_goes_on_while_the_server_is_dead_and_nothing_of_it_is_lost_or_doubled(
@@ -198,3 +210,53 @@ async def test_a_clean_stop_leaves_the_turn_running_and_the_next_server_goes_on_
     await server.start()
     await chat.until_kind("turn_ended", id=turn)
     assert chat.text(turn).split() == [str(n) for n in range(1, 201)]
+
+
+async def test_sessions_are_rebuilt_from_the_files_beside_the_chats_where_the_database_is_damaged(
+    own_server: ServerProcess,
+) -> None:
+    server = own_server
+    chat = await server.drive.open(server.chat)
+    await chat.run("/text noted")
+    before = await chat.summary()
+    [runner] = (server.folder / "runtime" / "acp").iterdir()
+    await server.stop()  # after a kill the write-ahead log would repair it
+    await chat.hang_up()
+    [database] = server.folder.rglob("coordinator.db")
+    database.write_bytes(b"no database at all" * 300)
+    await server.start()
+    assert [summary["id"] for summary in await server.drive.ok("GET", "projects", "local", "sessions")] == [chat.id]
+    again = await server.drive.open(server.chat)
+    assert (await again.summary())["agent_session_id"] == before["agent_session_id"]
+    notice = (await again.until_kind("notice"))["data"]
+    [aside] = database.parent.glob("coordinator.db.damaged-*")
+    assert aside.name in notice["description"] and aside.read_bytes().startswith(b"no database")
+    assert "is damaged" in server.log()
+    assert not runner.exists()
+    assert (await again.refused("POST", "turns", body={"id": "t1", "prompt": "/text twice"}))[0] == 409
+    assert (await again.run("/text on", "t2"))["stop_reason"] == "end_turn"
+    messages = (await again.call("GET", "messages"))["messages"]
+    assert [message["body"] for message in messages][-3:] == ["noted", "/text on", "on"]
+
+
+async def test_a_project_that_was_copied_has_sessions_of_its_own_and_one_that_was_moved_keeps_them(
+    own_server: ServerProcess,
+) -> None:
+    server = own_server
+    original = server.root
+    chat = await server.drive.open(server.chat)
+    await chat.run("/text hi")
+    await server.stop()
+    await chat.hang_up()
+    copied, moved = server.folder / "copied", server.folder / "moved"
+    shutil.copytree(original, copied)
+    server.serve(copied)
+    await server.start()
+    assert (await server.drive.open(server.chat)).id != chat.id
+    await server.stop()
+    original.rename(moved)
+    server.serve(moved)
+    await server.start()
+    again = await server.drive.open(server.chat)
+    assert again.id == chat.id
+    assert (await again.run("/text on"))["stop_reason"] == "end_turn"
