@@ -313,6 +313,30 @@ def test_a_long_output_shows_its_tail_and_all_of_it_on_demand(chat: Chat) -> Non
     expect(terminal).to_contain_text("exit status 0")
 
 
+def test_a_file_that_is_attached_or_pasted_is_kept_in_the_project_and_named_in_the_prompt(
+    chat: Chat, lab: Lab, shot: Shot
+) -> None:
+    chat.input.fill("/text Look at this")
+    files = chat.view.locator('input[type="file"]')
+    files.set_input_files({"name": "plot.png", "mimeType": "image/png", "buffer": b"\x89PNG"})
+    expect(chat.input).to_have_value(re.compile(r"^/text Look at this @\.acp/uploads/\w+-plot\.png $"))
+    chat.input.evaluate(
+        """node => {
+            const data = new DataTransfer();
+            data.items.add(new File(['a,b'], 'data.csv', { type: 'text/csv' }));
+            node.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));
+        }"""
+    )
+    expect(chat.input).to_have_value(re.compile(r"-plot\.png @\.acp/uploads/\w+-data\.csv $"))
+    shot("attached")
+    chat.input.press("Enter")
+    chat.wait("idle")
+    expect(chat.ended.last).to_contain_text("Look at this")
+    shot("sent")
+    kept = sorted(file.name.split("-", 1)[1] for file in (lab.root / ".acp" / "uploads").iterdir())
+    assert kept == ["data.csv", "plot.png"]
+
+
 def test_a_new_chat_comes_from_the_launcher_and_is_listed_with_what_it_waits_for(
     lab: Lab, open_page: Callable[[str], Page], shot: Shot
 ) -> None:
@@ -352,27 +376,3 @@ def test_beside_jupyterlab_chat_the_panel_is_offered_under_open_with(
         assert page.locator(".jp-acp-chat").count() == 0
     finally:
         lab.prefer_panel(True)
-
-
-def test_a_file_that_is_attached_or_pasted_is_kept_in_the_project_and_named_in_the_prompt(
-    chat: Chat, lab: Lab, shot: Shot
-) -> None:
-    chat.input.fill("/text Look at this")
-    files = chat.view.locator('input[type="file"]')
-    files.set_input_files({"name": "plot.png", "mimeType": "image/png", "buffer": b"\x89PNG"})
-    expect(chat.input).to_have_value(re.compile(r"^/text Look at this @\.acp/uploads/\w+-plot\.png $"))
-    chat.input.evaluate(
-        """node => {
-            const data = new DataTransfer();
-            data.items.add(new File(['a,b'], 'data.csv', { type: 'text/csv' }));
-            node.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true }));
-        }"""
-    )
-    expect(chat.input).to_have_value(re.compile(r"-plot\.png @\.acp/uploads/\w+-data\.csv $"))
-    shot("attached")
-    chat.input.press("Enter")
-    chat.wait("idle")
-    expect(chat.ended.last).to_contain_text("Look at this")
-    shot("sent")
-    kept = sorted(file.name.split("-", 1)[1] for file in (lab.root / ".acp" / "uploads").iterdir())
-    assert kept == ["data.csv", "plot.png"]
