@@ -109,7 +109,8 @@ class Lab:
     def prefer_panel(self, preferred: bool) -> None:
         """Whether pages that are opened from now on prefer the panel to jupyterlab-chat, as the demo does."""
         page = self.home / "config" / "labconfig" / "page_config.json"
-        page.write_text(json.dumps({} if preferred else {"acpOpensChats": "false"}))
+        # said either way: the server keeps what it once read from here
+        page.write_text(json.dumps({"acpOpensChats": "true" if preferred else "false"}))
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
