@@ -48,6 +48,7 @@ def own_server(tmp_path: Path, jp_asyncio_loop: Any) -> Iterator[ServerProcess]:
     process.chat = "a.chat"
     jp_asyncio_loop.run_until_complete(process.start())
     yield process
+    jp_asyncio_loop.run_until_complete(process.drive.hang_up())
     jp_asyncio_loop.run_until_complete(process.end())
 
 
