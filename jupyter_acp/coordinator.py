@@ -14,7 +14,7 @@ from .agentspec import AgentSpec, Catalogue, environment
 from .chatfile import ChatFile
 from .delegation import Delegation
 from .events import JsonObject
-from .exceptions import BadRequest, Conflict, NotFound, Unavailable
+from .exceptions import BadRequest, Conflict, NotFound, RequestError, Unavailable
 from .host import AgentHost, Launch
 from .inbox import Inbox
 from .kernel_exec.local import LocalExecutor
@@ -105,11 +105,12 @@ class Coordinator:
     async def _rebuild(self, damaged: Path) -> None:
         """Sessions from the files beside the chats: all that is left where the database was damaged."""
         for path in await asyncio.to_thread(saved_chats, self.project.root):
-            chat = await ChatFile.open(self.project.root, path, create=False, manager=self._chat_manager())
             try:
+                chat = await ChatFile.open(self.project.root, path, create=False, manager=self._chat_manager())
                 row, _ = await self._find(chat, path, None, None, False)
                 session = await self._take(row, chat, recover=True)
-            except (NotFound, Unavailable) as exc:
+            except RequestError as exc:
+                # whatever a project has put there must not keep the others from their sessions
                 log.warning("the session of %s was not rebuilt: %s", path, exc)
                 continue
             session.notice(

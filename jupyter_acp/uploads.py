@@ -62,7 +62,7 @@ class Uploads:
         file = f"{FOLDER}/{secrets.token_hex(6)}-{shown}"
         try:
             await asyncio.to_thread(self._write, file, data)
-        except ExecutorError as exc:
+        except (ExecutorError, OSError) as exc:
             raise Unavailable(f"the upload could not be written: {exc}", "upload_failed") from exc
         return {"uri": (self._root / file).as_uri(), "mime_type": kind, "size": len(data)}
 
@@ -79,7 +79,7 @@ class Uploads:
                 out.write(data)
 
     def _clean(self) -> None:
-        with suppress(ExecutorError), closing(Root(self._root)) as root:
+        with suppress(ExecutorError, OSError), closing(Root(self._root)) as root:
             self._remove_old(root)
 
     def _remove_old(self, root: Root) -> None:
