@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 AGENT = [sys.executable, "-m", "jupyter_acp.testing"]
@@ -258,13 +259,17 @@ class Session:
 
 
 class Line:
-    """One kept-alive connection to the server, as a browser has, without a client library's own delays."""
+    """One kept-alive connection to the server, logged in as a browser is, without a client library's own delays."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self._cookie = ""
 
     async def __aenter__(self) -> Line:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        # The token buys a cookie once, and is not weighed again with each request.
+        self.ask("GET", "/api/me")
+        await self.answer()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -274,15 +279,18 @@ class Line:
         """Write a request."""
         data = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._server.port}\r\nContent-Length: {len(data)}\r\n"
-        self._writer.write(f"{head}Authorization: token {self._server.token}\r\n\r\n".encode() + data)
+        head += f"Authorization: token {self._server.token}\r\n{self._cookie}\r\n"
+        self._writer.write(head.encode() + data)
 
     async def answer(self) -> bytes:
         """The body of the next answer, which must be a success."""
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        if not head.startswith("http/1.1 2"):
-            raise RuntimeError(head)
-        length = head.split("content-length: ")[1].split("\r\n")[0] if "content-length: " in head else "0"
-        return await self._reader.readexactly(int(length))
+        start, _, head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").partition("\r\n")
+        if not start.startswith("HTTP/1.1 2"):
+            raise RuntimeError(start)
+        headers = HTTPHeaders.parse(head)
+        if cookies := headers.get_list("Set-Cookie"):
+            self._cookie = f"Cookie: {'; '.join(cookie.split(';')[0] for cookie in cookies)}\r\n"
+        return await self._reader.readexactly(int(headers.get("Content-Length", "0")))
 
 
 class RelayProcess:

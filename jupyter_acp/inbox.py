@@ -138,6 +138,7 @@ class Inbox:
             self._journal.append(Kind.NOTICE, data, turn=self.turn)
 
     async def drain(self) -> None:
+        await self._journal.settled()
         await self._store.room()
 
     def closed(self, error: AgentError) -> None:

@@ -58,6 +58,7 @@ class Journal:
         self._delta: tuple[Kind, str | None, str] | None = None
         self._pieces: list[str] = []
         self._timer: asyncio.Handle | None = None
+        self._first: asyncio.Future[None] | None = None
         self._last_flush = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -122,7 +123,17 @@ class Journal:
                 committed()
 
         future.add_done_callback(check)
+        if (first := self._first) is not None and not first.done():
+            future.add_done_callback(lambda _: None if first.done() else first.set_result(None))
         return future
+
+    async def settled(self) -> None:
+        """Return once what ended a pause is committed, at once where nothing did.
+
+        Who reads on before would keep the interpreter from the writer, and the person from the first word.
+        """
+        if self._first is not None and not self._first.done():
+            await asyncio.wait([self._first])
 
     def _end_delta(self) -> None:
         if self._delta is not None and len(self._pieces) > 1:
@@ -134,7 +145,11 @@ class Journal:
         if self._timer is None:
             wait = self._last_flush + MERGE_SECONDS - self._loop.time()
             # call_soon, not now: the lines of the same chunk come along, and a line is never committed half processed.
-            self._timer = self._loop.call_later(wait, self._flush) if wait > 0 else self._loop.call_soon(self._flush)
+            if wait > 0:
+                self._timer = self._loop.call_later(wait, self._flush)
+            else:
+                self._timer = self._loop.call_soon(self._flush)
+                self._first = self._loop.create_future()
 
     def _flush(self) -> None:
         self._timer = None

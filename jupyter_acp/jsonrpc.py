@@ -285,6 +285,8 @@ class Connection:
                 else:
                     self._bad("a message without a method", line)
             elif line and not line.isspace():
+                # what was said before is on its way to people before anything else is done
+                await self._handler.drain()
                 answers = self._odd(line)
             self.position += len(line) + 1
             if answers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeAlias
 
 from .events import JsonObject, clean, encode
@@ -16,7 +17,7 @@ Change: TypeAlias = tuple[str, tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRow:
-    """A row of `sessions`; schema.sql explains each field."""
+    """A row of `sessions`, with its `progress`; schema/ explains each field."""
 
     id: str
     root: str
@@ -39,10 +40,10 @@ class SessionRow:
     number: int = 0
 
     def save(self) -> Change:
-        """Insert or replace the whole row (by upsert: REPLACE would delete the events with it)."""
+        """Insert or replace the row, `position` and `number` apart (by upsert: REPLACE would delete the events too)."""
         return _upsert(
             "sessions",
-            "id",
+            ("id",),
             {
                 "id": self.id,
                 "root": self.root,
@@ -61,14 +62,12 @@ class SessionRow:
                 "preface": int(self.preface),
                 "shown": encode(self.shown),
                 "runner": self.runner,
-                "position": self.position,
-                "number": self.number,
             },
         )
 
     @classmethod
     def load(cls, row: sqlite3.Row) -> SessionRow:
-        """The row of a `SELECT *`."""
+        """The row of a `SELECT *` from sessions and progress."""
         values = dict(row)
         for name in ("config", "shown"):
             values[name] = json.loads(values[name])
@@ -90,6 +89,7 @@ class TurnRow:
     user: JsonObject
     started: float | None = None
     started_seq: int | None = None
+    ended_seq: int | None = None
     request_id: str | None = None
     number: int | None = None
     stop_reason: StopReason | None = None
@@ -103,7 +103,7 @@ class TurnRow:
         """Insert or replace the whole row."""
         return _upsert(
             "turns",
-            "session_id, id",
+            ("session_id", "id"),
             {
                 "session_id": self.session_id,
                 "id": self.id,
@@ -114,6 +114,7 @@ class TurnRow:
                 "user": encode(self.user),
                 "started": self.started,
                 "started_seq": self.started_seq,
+                "ended_seq": self.ended_seq,
                 "request_id": self.request_id,
                 "number": self.number,
                 "stop_reason": self.stop_reason and str(self.stop_reason),
@@ -148,7 +149,7 @@ class PermissionRow:
         """Insert or replace the whole row."""
         return _upsert(
             "permissions",
-            "id",
+            ("id",),
             {
                 "id": self.id,
                 "session_id": self.session_id,
@@ -172,8 +173,9 @@ class PermissionRow:
 
 
 def delivered(session_id: str, position: int, number: int) -> Change:
-    """How far a session's agent was read, and the highest number sent to it: the hot path of `SessionRow.save`."""
-    return ("UPDATE sessions SET position = ?, number = ? WHERE id = ?", (position, number, session_id))
+    """How far a session's agent was read, and the highest number sent to it: part of most commits."""
+    values: dict[str, object] = {"session_id": session_id, "position": position, "number": number}
+    return _upsert("progress", ("session_id",), values)
 
 
 def delegated_started(session_id: str, request_id: str | int) -> Change:
@@ -196,11 +198,13 @@ def remove_turn(session_id: str, turn_id: str) -> Change:
     return ("DELETE FROM turns WHERE session_id = ? AND id = ?", (session_id, turn_id))
 
 
-def _upsert(table: str, key: str, values: dict[str, object]) -> Change:
-    names = ", ".join(values)
-    marks = ", ".join("?" * len(values))
-    sets = ", ".join(f"{name} = excluded.{name}" for name in values)
-    return (
-        f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {sets}",
-        tuple(values.values()),
-    )
+def _upsert(table: str, key: tuple[str, ...], values: dict[str, object]) -> Change:
+    return _upsert_sql(table, key, tuple(values)), tuple(values.values())
+
+
+@cache
+def _upsert_sql(table: str, key: tuple[str, ...], names: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(names))
+    sets = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    columns, keys = ", ".join(names), ", ".join(key)
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT ({keys}) DO UPDATE SET {sets}"

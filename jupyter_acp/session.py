@@ -398,6 +398,7 @@ class Session:
         assert connection is not None and link is not None
         shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known()}
         self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
+        self.journal.change(delivered(self.row.id, 0, 0))
         self.journal.change(delegated_forgotten(self.row.id))
         info = agent.agent_info or {}
         self.journal.append(

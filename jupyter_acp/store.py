@@ -31,11 +31,17 @@ from .records import Change, PermissionRow, SessionRow, TurnRow
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+#: file n brings a database of version n - 1 to version n; 0001.sql makes an empty one
+_SCHEMA = sorted(file.name for file in (files(__package__) / "schema").iterdir() if file.name.endswith(".sql"))
+SCHEMA_VERSION = len(_SCHEMA)
 TAIL_EVENTS = 512
 TAIL_BYTES = 1 << 20
 READ_BYTES = 256 << 10
 SYNC_SECONDS = 1.0
+
+_ENDLESS = (1 << 63) - 1
+_SESSIONS = """SELECT sessions.*, coalesce(position, 0) AS position, coalesce(number, 0) AS number
+    FROM sessions LEFT JOIN progress ON session_id = id"""
 
 T = TypeVar("T")
 _Row: TypeAlias = tuple[str, int, float, "str | None", str, str]
@@ -107,6 +113,7 @@ class Store:
         self._tails: dict[str, _Tail] = {}
         self._reader = ThreadPoolExecutor(1, "acp-store-read")
         self._thread = threading.Thread(target=self._write, name="acp-store-write", daemon=True)
+        self._is_synced: bool | None = None
         self._unshown: list[_Batch] = []
         self._waiting = 0
         self._room = asyncio.Event()
@@ -163,12 +170,13 @@ class Store:
         return await self._call(self._select, session_id, after, limit)
 
     async def turn_events(self, session_id: str, turn: str, after: int = 0, limit: int = 5000) -> list[str]:
-        """Events of one turn after seq `after`, as wire text."""
-        where = "session_id = ? AND turn = ? AND seq > ? ORDER BY seq LIMIT ?"
-        sql = f"SELECT seq, time, turn, kind, data FROM events WHERE {where}"
-        return await self._call(
-            lambda: [_wire(*row) for row in self._read_db.execute(sql, (session_id, turn, after, limit))]
-        )
+        """Events of one turn after seq `after`, from its start to its end, as wire text."""
+        which = "FROM turns WHERE session_id = :session AND id = :turn"
+        sql = f"""SELECT seq, time, turn, kind, data FROM events WHERE session_id = :session AND turn = :turn
+            AND seq BETWEEN max(:after + 1, (SELECT started_seq {which}))
+            AND (SELECT coalesce(ended_seq, {_ENDLESS}) {which}) ORDER BY seq LIMIT :limit"""
+        values = {"session": session_id, "turn": turn, "after": after, "limit": limit}
+        return await self._call(lambda: [_wire(*row) for row in self._read_db.execute(sql, values)])
 
     async def follow(self, session_id: str, after: int = 0) -> AsyncIterator[list[str]]:
         """Every event after seq `after`, in order, without gap or repeat: what is there, then what comes, for ever."""
@@ -202,14 +210,14 @@ class Store:
 
     async def sessions(self, root: str) -> list[SessionRow]:
         """The open sessions of one project folder, oldest first."""
-        sql = "SELECT * FROM sessions WHERE root = ? AND closed = 0 ORDER BY created"
+        sql = f"{_SESSIONS} WHERE root = ? AND closed = 0 ORDER BY created"
         return await self._call(lambda: [SessionRow.load(row) for row in self._read_db.execute(sql, (root,))])
 
     async def session(self, session_id: str) -> SessionRow | None:
         """One session of whatever project, closed or not, or None."""
 
         def find() -> SessionRow | None:
-            row = self._read_db.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
+            row = self._read_db.execute(f"{_SESSIONS} WHERE id = ?", (session_id,)).fetchone()
             return row and SessionRow.load(row)
 
         return await self._call(find)
@@ -341,7 +349,9 @@ class Store:
 
     def _transaction(self, batches: list[_Batch], durable: bool) -> None:
         db = self._db
-        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable is not self._is_synced:
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._is_synced = durable
         db.execute("BEGIN IMMEDIATE")
         try:
             for batch in batches:
@@ -380,8 +390,8 @@ class Store:
         self._unshown += batches
         if any(batch.durable for batch in batches):
             # Somebody waits for the record to act on it, and does before people see it: the agent works on its prompt
-            # while the browsers are told.
-            self._loop.call_soon(self._show)
+            # while the browsers are told. Who waits behind a shield is woken a round later.
+            self._loop.call_soon(self._loop.call_soon, self._show)
         else:
             self._show()
 
@@ -431,19 +441,27 @@ def _connect(path: Path) -> sqlite3.Connection:
             f"{path} was written by a newer jupyter_acp (schema {version}); this one knows {SCHEMA_VERSION}"
         )
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA wal_autocheckpoint = 1000")
-    if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        # Another process may have been faster.
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for statement in (files(__package__) / "schema.sql").read_text("utf-8").split(";\n"):
-                if statement.strip():
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute("COMMIT")
+    if version < SCHEMA_VERSION:
+        _upgrade(db, path)
+    db.execute("PRAGMA foreign_keys = ON")
     path.chmod(0o600)
     return db
+
+
+def _upgrade(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema up to date, all of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    # Another process may have been faster.
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for name in _SCHEMA[version:]:
+        for statement in (files(__package__) / "schema" / name).read_text("utf-8").split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    db.execute("COMMIT")
+    if 0 < version < SCHEMA_VERSION:
+        log.info("the database %s was brought from schema %d to %d", path, version, SCHEMA_VERSION)
 
 
 def _wire(seq: int, when: float, turn: str | None, kind: str, data: str) -> str:

@@ -206,6 +206,8 @@ class TurnLoop:
             self._prompting = asyncio.create_task(
                 self._send(ready, turn, self._host.connection, self._recorded), name="acp-turn"
             )
+        # While the disk works: a handler of the log may take as long as all of the above.
+        log.info("session=%s turn=%s queued -> running", self._session_id, turn.id)
         return True
 
     async def _run(self) -> None:

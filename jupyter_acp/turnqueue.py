@@ -126,7 +126,6 @@ class TurnQueue:
             started_seq=self._journal.last_seq + 1,
         )
         self._turns[turn.id] = self.active = turn
-        log.info("session=%s turn=%s queued -> running", self._session_id, turn.id)
         return turn
 
     def move(self, event: TurnEvent) -> None:
@@ -148,7 +147,9 @@ class TurnQueue:
         data: JsonObject = {"id": turn.id, "stop_reason": reason, "elapsed_ms": elapsed}
         if error is not None:
             data["error"] = error
-        done = replace(turn, state=step(turn.state, TurnEvent.END), stop_reason=reason)
+        done = replace(
+            turn, state=step(turn.state, TurnEvent.END), stop_reason=reason, ended_seq=self._journal.last_seq + 1
+        )
         del self._turns[turn.id]
         if self.active is not None and self.active.id == turn.id:
             self.active = None

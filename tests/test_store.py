@@ -5,15 +5,17 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jupyter_acp.events import Event, Kind
 from jupyter_acp.exceptions import StoreError
-from jupyter_acp.records import PermissionRow, SessionRow, TurnRow
-from jupyter_acp.store import TAIL_EVENTS, Store
+from jupyter_acp.records import PermissionRow, SessionRow, TurnRow, delivered
+from jupyter_acp.store import SCHEMA_VERSION, TAIL_EVENTS, Store
 from jupyter_acp.turn import TurnState
 
+GOLDEN = Path(__file__).parent / "golden" / "schema"
 ROW = SessionRow(
     id="s",
     root="/project",
@@ -29,6 +31,10 @@ ROW = SessionRow(
 
 def event(seq: int, text: str = "x", turn: str | None = None) -> Event:
     return Event(seq=seq, time=1.5, turn=turn, kind=Kind.MESSAGE_DELTA, data={"message_id": "m", "text": text})
+
+
+def turn(id: str, state: TurnState = TurnState.RUNNING, **fields: Any) -> TurnRow:
+    return TurnRow(session_id="s", id=id, position=1, state=state, prompt=[], text="", user={}, **fields)
 
 
 @asynccontextmanager
@@ -61,7 +67,7 @@ async def take(store: Store, count: int, after: int = 0) -> list[int]:
 
 def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
     async def test(store: Store) -> None:
-        await store.append("s", [event(1, "Z\u00fcrich"), event(2, turn="t")])
+        await store.append("s", [event(1, "Z\u00fcrich"), event(2, turn="t")], [turn("t", started_seq=2).save()])
         first, second = await store.read("s")
         assert json.loads(first) == json.loads(event(1, "Z\u00fcrich").to_json())
         assert json.loads(second)["turn"] == "t"
@@ -128,9 +134,6 @@ def test_a_second_writer_of_a_session_is_refused_and_its_neighbours_are_not(tmp_
 
 
 def test_the_schema_allows_one_active_turn_per_session(tmp_path: Path) -> None:
-    def turn(id: str, state: TurnState) -> TurnRow:
-        return TurnRow(session_id="s", id=id, position=1, state=state, prompt=[], text="", user={})
-
     async def test(store: Store) -> None:
         await store.append("s", [], [turn("a", TurnState.RUNNING).save(), turn("b", TurnState.QUEUED).save()])
         with pytest.raises(StoreError, match="UNIQUE"):
@@ -164,18 +167,63 @@ def test_what_was_committed_is_there_for_the_next_process(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
-def test_a_database_of_a_newer_version_is_left_alone_with_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_database_of_an_earlier_version_is_brought_up_to_date_with_all_that_is_in_it(
+    tmp_path: Path, version: int
+) -> None:
+    """`golden/schema/N.sql` is the dump of a database that version N wrote."""
+    path = tmp_path / "data" / "acp.db"
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    old.executescript((GOLDEN / f"{version}.sql").read_text("utf-8"))
+    old.close()
+
     async def main() -> None:
         async with opened(tmp_path) as store:
-            path = store.path
-        with sqlite3.connect(path) as db:
-            db.execute("PRAGMA user_version = 99")
-        db.close()
-        with pytest.raises(StoreError, match="newer jupyter_acp"):
-            async with opened(tmp_path):
-                raise AssertionError("opened")
+            row = await store.session("s")
+            assert row is not None and (row.position, row.number, row.runner) == (4711, 9, "s-token")
+            assert [turn.id for turn in await store.turns("s")] == ["t1", "t2", "t3"]
+            assert [json.loads(text)["seq"] for text in await store.read("s")] == list(range(1, 11))
+            assert [json.loads(text)["seq"] for text in await store.turn_events("s", "t1")] == [3, 4, 5]
+            assert [json.loads(text)["seq"] for text in await store.turn_events("s", "t2", 7)] == [9, 10]
+            assert await store.turn_events("s", "t3") == []
+            assert [question.request_id for question in await store.permissions("s")] == [7]
+            assert await store.delegated("s") == ["d1"]
+            await store.append("s", [], [delivered("s", 5000, 10)])
+            assert (await store.sessions("/home/u/project"))[0].position == 5000
+        async with opened(tmp_path) as store:
+            # the same columns as a new one has
+            assert _columns(path) == _columns(tmp_path / "new" / "data" / "acp.db")
 
+    asyncio.run(new_one(tmp_path / "new"))
     asyncio.run(main())
+
+
+async def new_one(path: Path) -> None:
+    async with opened(path):
+        pass
+
+
+def _columns(path: Path) -> set[tuple[str, str]]:
+    db = sqlite3.connect(path)
+    with contextlib.closing(db):
+        sql = "SELECT m.name, p.name FROM sqlite_master m JOIN pragma_table_info(m.name) p"
+        return set(db.execute(sql)) | {(name, "") for (name,) in db.execute("SELECT name FROM sqlite_master")}
+
+
+def test_a_crash_in_mid_upgrade_leaves_the_earlier_version(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "acp.db"
+    path.parent.mkdir()
+    old = sqlite3.connect(path)
+    # its last statement will fail: there is such a table already
+    old.executescript((GOLDEN / "1.sql").read_text("utf-8") + "CREATE TABLE progress (x);")
+    old.close()
+    with pytest.raises(StoreError, match="progress already exists"):
+        asyncio.run(new_one(tmp_path))
+    db = sqlite3.connect(path)
+    with contextlib.closing(db):
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT position FROM sessions").fetchone() == (4711,)
 
 
 def test_a_path_that_cannot_be_a_database_is_a_clear_error(tmp_path: Path) -> None:
@@ -226,7 +274,7 @@ def test_a_damaged_database_is_kept_aside_and_an_empty_one_is_begun(tmp_path: Pa
     asyncio.run(again())
 
 
-def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_database_of_a_newer_version_is_left_alone_with_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "data" / "acp.db"
     path.parent.mkdir()
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -234,7 +282,7 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes()
 
     async def main() -> None:
-        with pytest.raises(StoreError, match="newer"):
+        with pytest.raises(StoreError, match="newer jupyter_acp"):
             await Store(path).open()
 
     asyncio.run(main())
