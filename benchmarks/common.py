@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_config_path
+from jupyter_server.extension.config import ExtensionConfigManager
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketClientConnection, websocket_connect
@@ -103,7 +105,9 @@ class Server:
 
     def __init__(self, folder: Path, *, extensions: tuple[str, ...] = ("jupyter_acp",)) -> None:
         self.folder = folder
-        names = dict.fromkeys(("jupyter_acp", "jupyterlab", "benchmarks.lag"), False) | dict.fromkeys(extensions, True)
+        # Nothing that the environment enables besides: jupyter_lsp alone starts an npm of its own for a while.
+        installed = ExtensionConfigManager(read_config_path=jupyter_config_path()).get_jpserver_extensions()
+        names = dict.fromkeys(installed, False) | dict.fromkeys(extensions, True)
         witness = {"witness": {"name": "Witness", "command": [sys.executable, "-m", "benchmarks.witness"]}}
         witness["witness"]["env"] = {"PYTHONPATH": REPOSITORY}  # type: ignore[assignment]  # of another type, on purpose
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ _EXCERPT = 400
 _DEPTH = 200
 _TURN_SECONDS = 0.002
 _TURN_LINES = 32
-_FLOOD_SECONDS = 0.05
+_FLOOD_SECONDS = 0.02
 """An agent that has kept us busy for so long without a pause is a flood: it gets half of the time, the rest is for
 Stop and for everybody else's requests. Its pipe holds it back meanwhile."""
 """How long lines are dispatched before the event loop gets its turn, looked at after so many of them: a request to the
