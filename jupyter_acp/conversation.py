@@ -88,14 +88,17 @@ class Conversation:
         self._session = session
         self._start()
 
-    async def close(self) -> None:
-        """Write what is not written yet."""
+    async def close(self, *, write: bool = True) -> None:
+        """Write what is not written yet, or drop it."""
         if self._later is not None:
             self._no_later()
             self._dirty = True
+        if not write:
+            self._dirty, self._session = False, None
         if self._saving is not None:
             await asyncio.gather(self._saving, return_exceptions=True)
-        await self._write()
+        if write:
+            await self._write()
 
     def _no_later(self) -> None:
         if self._later is not None:

@@ -6,18 +6,20 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .agentspec import AgentSpec, Catalogue, environment
 from .chatfile import ChatFile
 from .delegation import Delegation
 from .events import JsonObject
-from .exceptions import BadRequest, Conflict, NotFound, RequestError, Unavailable
+from .exceptions import BadRequest, Conflict, NotFound, NotOwner, RequestError, StoreError, Unavailable
 from .host import AgentHost, Launch
 from .inbox import Inbox
 from .kernel_exec.local import LocalExecutor
+from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
 from .records import SessionRow
 from .session import Limits, Session
@@ -28,6 +30,7 @@ from .uploads import Uploads
 log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 2.0
+_TAKEN = "another Jupyter server, started later, has taken over the agents of this folder; use that one, or stop it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,22 +76,47 @@ class Coordinator:
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: asyncio.Future[None] | None = None
+        self._ownership: Ownership | None = None
+        self._letting_go: asyncio.Task[None] | None = None
+        self._was_owner = False
         self._stopping = False
 
     async def ready(self) -> None:
         """Return once the database is open and every session that was left at work goes on.
 
-        StoreError where the database cannot be opened.
+        StoreError where the database cannot be opened. Unavailable while another server has the project: the one that
+        started last has it, and an earlier one gets it back, when it is asked for something, once that has ended.
         """
+        if self._letting_go is not None:
+            await asyncio.shield(self._letting_go)
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
-        await asyncio.shield(self._starting)
+        starting = self._starting
+        try:
+            await asyncio.shield(starting)
+        except (Unavailable, StoreError):
+            # tried again by the next request
+            if self._starting is starting:
+                self._starting = None
+            raise
 
     async def _start(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
-        await self.store.open()
+        root = str(self.project.root)
+        try:
+            await self.store.open()
+        except StoreError:
+            self.store = Store(self.store.path)
+            raise
+        if self._was_owner and await is_taken(self.store, root):
+            await self._close_store(None)
+            raise Unavailable(_TAKEN, "taken_over")
+        ownership = Ownership(self.store, root)
+        await ownership.take()
+        self._ownership, self._was_owner = ownership, True
+        self._spawn(self._look(ownership), "owner")
         await self.uploads.clean()
-        for row in await self.store.sessions(str(self.project.root)):
+        for row in await self.store.sessions(root):
             self._rows[row.id] = row
         if self.store.set_aside is not None:
             await self._rebuild(self.store.set_aside)
@@ -101,6 +129,48 @@ class Coordinator:
                     await self.get(row.id)
                 except (NotFound, Unavailable) as exc:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
+
+    async def _look(self, ownership: Ownership) -> None:
+        """Notice that another coordinator has claimed the project, though nothing is written here."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if await ownership.is_lost():
+                    self._let_go()
+            except StoreError as exc:
+                log.warning("project=%s the owner cannot be read: %s", self.project.id, exc)
+
+    def _let_go(self) -> None:
+        """Another coordinator has the project."""
+        if self._letting_go is None and not self._stopping:
+            log.warning("project=%s %s", self.project.id, _TAKEN)
+            self._letting_go = asyncio.create_task(self._lose(), name="acp-let-go")
+
+    async def _lose(self) -> None:
+        try:
+            await self._end_tasks()
+            await self._detach(write=False)
+            await self._close_store(NotOwner(_TAKEN))
+        finally:
+            self._starting = self._letting_go = None
+
+    async def _detach(self, *, write: bool) -> None:
+        sessions = list(self._sessions.values())
+        await asyncio.gather(*(session.detach(write=write) for session in sessions), return_exceptions=True)
+        self._sessions.clear()
+
+    async def _close_store(self, reason: StoreError | None) -> None:
+        if self._ownership is not None:
+            await self._ownership.release()
+            self._ownership = None
+        await self.store.close(reason)
+        self._rows.clear()
+        self.store = Store(self.store.path)
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _rebuild(self, damaged: Path) -> None:
         """Sessions from the files beside the chats: all that is left where the database was damaged."""
@@ -123,14 +193,13 @@ class Coordinator:
     async def stop(self) -> None:
         """Let every session go; running turns go on in their runners, unless the settings say that they end."""
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._letting_go is not None:
+            await asyncio.gather(self._letting_go, return_exceptions=True)
+        await self._end_tasks()
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.finish() for session in self._sessions.values()), return_exceptions=True)
-        await asyncio.gather(*(session.detach() for session in self._sessions.values()), return_exceptions=True)
-        self._sessions.clear()
-        await self.store.close()
+        await self._detach(write=True)
+        await self._close_store(None)
 
     def summaries(self) -> list[JsonObject]:
         """Every open session of the project, newest first."""
@@ -334,13 +403,19 @@ class Coordinator:
 
     def _broken(self, session: Session, error: BaseException) -> None:
         """Drop a session that cannot be written, and open it again from what the disk has."""
+        if isinstance(error, NotOwner):
+            self._let_go()
+            return
         self._sessions.pop(session.row.id, None)
 
         async def reopen() -> None:
-            await session.detach()
+            await session.detach(write=False)
             while not self._stopping:
                 await asyncio.sleep(REOPEN_SECONDS)
                 try:
+                    if self._ownership is None or await self._ownership.is_lost():
+                        self._let_go()
+                        return
                     rows = {row.id: row for row in await self.store.sessions(str(self.project.root))}
                     if session.row.id in rows:
                         self._rows[session.row.id] = rows[session.row.id]
@@ -349,7 +424,10 @@ class Coordinator:
                 except Exception as exc:  # whatever keeps the disk from answering: said, and tried again
                     log.warning("session=%s cannot be opened again yet: %s", session.row.id, exc)
 
-        task = asyncio.create_task(reopen(), name=f"acp-reopen-{session.row.id}")
+        self._spawn(reopen(), f"reopen-{session.row.id}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"acp-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

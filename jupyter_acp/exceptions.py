@@ -17,6 +17,7 @@ AcpError
 ├── ExecutorError               a command or a file of the project failed
 │   └── PathOutside             a path that leaves the project
 └── StoreError                  the database could not be written
+    └── NotOwner                another coordinator has claimed the project
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ class PathOutside(ExecutorError):
 
 class StoreError(AcpError):
     """The database could not be read or written."""
+
+
+class NotOwner(StoreError):
+    """Another coordinator has claimed the project: this one may not write its sessions any more."""
 
 
 def _snake(name: str) -> str:

@@ -180,10 +180,11 @@ class Session:
         """Stop the running turn and begin no other; returns when it has ended."""
         await self._loop.finish()
 
-    async def detach(self) -> None:
-        """Let go without ending anything: the agent goes on in its runner, to be taken over later."""
-        if self._gone:
-            return
+    async def detach(self, *, write: bool = True) -> None:
+        """Let go without ending anything: the agent goes on in its runner, to be taken over later.
+
+        Without `write` the chat file is left as it is: it is somebody else's now.
+        """
         self._gone = True
         await self._stop_tasks()
         if self._delegation is not None:
@@ -193,7 +194,7 @@ class Session:
         with contextlib.suppress(StoreError):
             await self.journal.commit(durable=True)
         await self.host.detach()
-        await self.conversation.close()
+        await self.conversation.close(write=write)
 
     async def close(self) -> None:
         """End the session for good: the agent, its commands, the running turn. The chat file stays."""

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from .events import Event, encode
-from .exceptions import StoreError
+from .exceptions import NotOwner, StoreError
 from .records import Change, PermissionRow, SessionRow, TurnRow
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,8 @@ class Store:
         self._reader = ThreadPoolExecutor(1, "acp-store-read")
         self._thread = threading.Thread(target=self._write, name="acp-store-write", daemon=True)
         self._is_synced: bool | None = None
+        self._claim: tuple[str, str] | None = None
+        self._ended: StoreError | None = None
         self._unshown: list[_Batch] = []
         self._waiting = 0
         self._room = asyncio.Event()
@@ -133,10 +135,13 @@ class Store:
             raise StoreError(f"the database {self.path} cannot be opened: {exc}") from exc
         self._thread.start()
 
-    async def close(self) -> None:
-        """Commit what waits, then close. Followers end."""
+    async def close(self, reason: StoreError | None = None) -> None:
+        """Commit what waits, then close. Followers end with `reason`."""
         if self._loop is None:
             return
+        self._ended = reason or StoreError("the database was closed")
+        for tail in self._tails.values():
+            tail.changed.set()
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         await self._loop.run_in_executor(self._reader, self._read_db.close)
@@ -153,6 +158,10 @@ class Store:
         assert self._loop is not None, "open() first"
         rows = [(session_id, e.seq, e.time, e.turn, str(e.kind), encode(e.data)) for e in events]
         future: asyncio.Future[None] = self._loop.create_future()
+        if self._ended is not None:
+            future.set_exception(self._ended)
+            future.exception()
+            return future
         size = sum(len(row[5]) for row in rows)
         self._waiting += size
         if self._waiting > 8 << 20:
@@ -160,6 +169,26 @@ class Store:
         future.add_done_callback(lambda _: self._done(size))
         self._queue.put(_Batch(session_id, rows, changes, durable, future))
         return future
+
+    async def claim(self, root: str, token: str) -> None:
+        """Make `token` the owner of a project; from now on this store writes only while that is so (NotOwner)."""
+        sql = "INSERT INTO owners VALUES (?, ?) ON CONFLICT (root) DO UPDATE SET token = excluded.token"
+        await self.append("", [], [(sql, (root, token))], durable=True)
+        self._claim = (root, token)
+
+    async def owner(self, root: str) -> str | None:
+        """The token of the claim that holds, or None."""
+        sql = "SELECT token FROM owners WHERE root = ?"
+
+        def find() -> str | None:
+            row = self._read_db.execute(sql, (root,)).fetchone()
+            return row and str(row[0])
+
+        return await self._call(find)
+
+    async def release(self, root: str, token: str) -> None:
+        """Remove a claim, where it still holds."""
+        await self.append("", [], [("DELETE FROM owners WHERE root = ? AND token = ?", (root, token))], durable=True)
 
     async def room(self) -> None:
         """Return once less than 8 MiB wait for the disk: the back-pressure on a fast agent."""
@@ -186,11 +215,15 @@ class Store:
             while True:
                 changed = tail.changed
                 found = tail.since(after)
+                if found is None and self._ended is not None:
+                    raise self._ended
                 if found is None:
                     found = await self.read(session_id, after)
                 if found:
                     after += len(found)
                     yield found
+                elif self._ended is not None:
+                    raise self._ended
                 else:
                     await changed.wait()
         finally:
@@ -284,6 +317,8 @@ class Store:
     async def _call(self, function: Callable[..., T], *args: object) -> T:
         """Run a read in the reader's thread."""
         assert self._loop is not None, "open() first"
+        if self._ended is not None:
+            raise self._ended
         try:
             return await self._loop.run_in_executor(self._reader, function, *args)
         except sqlite3.Error as exc:
@@ -337,6 +372,8 @@ class Store:
     def _commit(self, batches: list[_Batch], durable: bool) -> None:
         try:
             self._transaction(batches, durable)
+        except NotOwner as exc:
+            self._finish(batches, exc)
         except sqlite3.Error as exc:
             if len(batches) < 2:
                 self._finish(batches, exc)
@@ -354,6 +391,8 @@ class Store:
             self._is_synced = durable
         db.execute("BEGIN IMMEDIATE")
         try:
+            if self._claim is not None:
+                self._check_claim(*self._claim)
             for batch in batches:
                 for sql, values in batch.changes:
                     db.execute(sql, values)
@@ -362,10 +401,15 @@ class Store:
                 # An empty commit writes no frame and so syncs nothing.
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             db.execute("COMMIT")
-        except sqlite3.Error:
+        except (sqlite3.Error, NotOwner):
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _check_claim(self, root: str, token: str) -> None:
+        row = self._db.execute("SELECT token FROM owners WHERE root = ?", (root,)).fetchone()
+        if row is None or row[0] != token:
+            raise NotOwner("another Jupyter server has taken over the agents of this folder")
 
     def _finish(self, batches: list[_Batch], error: Exception | None) -> None:
         assert self._loop is not None
@@ -380,8 +424,10 @@ class Store:
             if error is None:
                 batch.future.set_result(None)
             else:
-                failure = StoreError(f"the database could not be written: {error}")
-                failure.__cause__ = error
+                failure = error
+                if not isinstance(error, StoreError):
+                    failure = StoreError(f"the database could not be written: {error}")
+                    failure.__cause__ = error
                 batch.future.set_exception(failure)
                 batch.future.exception()  # the owner may look later: no "never retrieved" at the end
         if error is not None:

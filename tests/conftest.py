@@ -183,6 +183,15 @@ class Conversation:
         """What the agent said in a turn."""
         return "".join(data["text"] for data in self.of("message_delta", turn))
 
+    async def closed(self) -> None:
+        """Return once the server has closed the socket."""
+        if self._socket is None:
+            self._socket = await self.drive.subscribe(self.id, len(self.events))
+        while await self._socket.read_message() is not None:
+            pass
+        self._socket.close()
+        self._socket, self._ahead = None, []
+
     async def hang_up(self) -> None:
         """Close the socket; `until` opens another that goes on after the last event."""
         if self._socket is not None:

@@ -13,7 +13,7 @@ from tornado import web
 
 from ..coordinator import Coordinator
 from ..events import JsonObject, encode
-from ..exceptions import AcpError, BadRequest, NotAllowed, NotFound, RequestError
+from ..exceptions import AcpError, BadRequest, NotAllowed, NotFound, NotOwner, RequestError
 from ..projects.base import Project, ProjectDirectory, Role
 from ..session import Session
 
@@ -114,7 +114,7 @@ class AcpHandler(APIHandler):
             body = {"message": exc.log_message or self._reason, "reason": f"http_{status_code}"}
         elif isinstance(exc, AcpError):
             self.set_status(503)
-            body = {"message": str(exc), "reason": "unavailable"}
+            body = {"message": str(exc), "reason": "taken_over" if isinstance(exc, NotOwner) else "unavailable"}
         else:
             body = {"message": "internal error", "reason": "internal"}
         self.set_header("Content-Type", "application/json")

@@ -44,6 +44,8 @@ export class Chat {
   /** The last command that was refused. */
   refusal: string | null = null;
   connection: ConnectionState = 'connecting';
+  /** Why the server refuses to let us follow, where it says so: another one may have the chat now. */
+  refusedBy: string | null = null;
   agents: readonly AgentInfo[] = [];
   unsent: readonly Unsent[] = [];
   /** The turn that Stop was pressed for, until the log confirms. */
@@ -312,6 +314,9 @@ export class Chat {
       onEvents: events => this._fold(events),
       onState: state => {
         this.connection = state;
+        if (state === 'connected') {
+          this.refusedBy = null;
+        }
         this._notify();
       }
     });
@@ -319,7 +324,13 @@ export class Chat {
 
   /** Before a reconnection: is the log that we follow still the server's? */
   private async _check(id: string): Promise<number | null> {
-    const session = await rest.getSession(this._place, id);
+    let session: Summary;
+    try {
+      session = await rest.getSession(this._place, id);
+    } catch (error) {
+      this.refusedBy = error instanceof rest.RequestError ? error.message : null;
+      throw error;
+    }
     if (session.lastSeq >= (this._connection?.lastSeq ?? 0)) {
       return null;
     }

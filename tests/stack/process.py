@@ -22,16 +22,18 @@ TOKEN = "0123456789abcdef"
 class ServerProcess:
     """The server, its folders, and a `Drive` for it."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], *, name: str = "config") -> None:
         self.folder = folder
         self.root = folder / "project"
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.root_dir = str(self.root)
         self.chat = ""
+        self._config = config
+        self._name = name
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        (folder / "config").mkdir()
+        (folder / name).mkdir()
         settings = {
             "ServerApp": {
                 "root_dir": str(self.root),
@@ -44,10 +46,14 @@ class ServerProcess:
             },
             "AcpExtension": {"default_agent": "demo", "cancel_grace": 1.0, "kill_grace": 1.0, **config},
         }
-        (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(settings))
+        (folder / name / "jupyter_server_config.json").write_text(json.dumps(settings))
         (folder / "token").write_text(TOKEN)
         self.process: subprocess.Popen[bytes] | None = None
         self.drive = Drive(self._fetch, self._ws_fetch, self)
+
+    def another(self) -> ServerProcess:
+        """A second server of the same folders, as somebody starts who has forgotten the first."""
+        return ServerProcess(self.folder, self._config, name=self._name + "-another")
 
     def spawn(self) -> None:
         """Start it where it does not run; it does not answer yet."""
@@ -56,12 +62,12 @@ class ServerProcess:
         environment = {
             **os.environ,
             "JUPYTER_TOKEN_FILE": str(self.folder / "token"),
-            "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
+            "JUPYTER_CONFIG_DIR": str(self.folder / self._name),
             "JUPYTER_DATA_DIR": str(self.folder / "data"),
             "JUPYTER_RUNTIME_DIR": str(self.folder / "runtime"),
             "XDG_STATE_HOME": str(self.folder / "state"),
         }
-        with (self.folder / "server.log").open("ab") as log:
+        with (self.folder / f"{self._name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "jupyter_server"],
                 env=environment,
@@ -93,7 +99,7 @@ class ServerProcess:
 
     def serve(self, root: Path) -> None:
         """Let the next start be of another project folder, with the same database."""
-        file = self.folder / "config" / "jupyter_server_config.json"
+        file = self.folder / self._name / "jupyter_server_config.json"
         settings = json.loads(file.read_text())
         settings["ServerApp"]["root_dir"] = str(root)
         file.write_text(json.dumps(settings))
@@ -120,7 +126,7 @@ class ServerProcess:
 
     def log(self) -> str:
         """What the server wrote."""
-        return (self.folder / "server.log").read_text(errors="replace")
+        return (self.folder / f"{self._name}.log").read_text(errors="replace")
 
     async def _fetch(self, *parts: str, **options: Any) -> Any:
         options.pop("raise_error", None)
