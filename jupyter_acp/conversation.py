@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 
 LATER_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
 
 
 class Conversation:
     """The chat of one session.
 
-    `failed` is told why the file could not be written; the change stays in memory and goes with the next write.
+    `failed` is told why the file could not be written, once until it can be again; the change stays in memory and is
+    tried again every AGAIN_SECONDS.
     """
 
     def __init__(self, chat: ChatFile, spec: AgentSpec, failed: Callable[[OSError], None]) -> None:
@@ -35,6 +37,7 @@ class Conversation:
         self._spec = spec
         self._failed = failed
         self._dirty = False
+        self._told = False
         self._later: asyncio.TimerHandle | None = None
         self._session: SessionFile | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -80,8 +83,11 @@ class Conversation:
 
         Until then the log has it, and gives it back to the chat after a crash.
         """
+        self._in(LATER_SECONDS)
+
+    def _in(self, seconds: float) -> None:
         if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(LATER_SECONDS, self.save)
+            self._later = asyncio.get_running_loop().call_later(seconds, self.save)
 
     def save_session(self, session: SessionFile) -> None:
         """Write the session file beside the chat soon."""
@@ -99,6 +105,7 @@ class Conversation:
             await asyncio.gather(self._saving, return_exceptions=True)
         if write:
             await self._write()
+        self._no_later()
 
     def _no_later(self) -> None:
         if self._later is not None:
@@ -119,6 +126,16 @@ class Conversation:
                 if dirty:
                     await self.chat.save()
             except OSError as exc:
-                log.error("the chat %s cannot be written: %s", self.chat.path, exc)
-                self._failed(exc)
+                self._keep(session, dirty)
+                if not self._told:
+                    self._told = True
+                    log.error("the chat %s cannot be written: %s", self.chat.path, exc)
+                    self._failed(exc)
                 return
+            self._told = False
+
+    def _keep(self, session: SessionFile | None, dirty: bool) -> None:
+        """For the next attempt, unless something newer waits."""
+        self._session = self._session or session
+        self._dirty = self._dirty or dirty
+        self._in(AGAIN_SECONDS)

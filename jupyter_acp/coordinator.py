@@ -72,6 +72,8 @@ class Coordinator:
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
         self._sessions: dict[str, Session] = {}
+        # why a session cannot be written now, and so is not served
+        self._failed: dict[str, Unavailable] = {}
         self._rows: dict[str, SessionRow] = {}
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,25 +93,25 @@ class Coordinator:
             await asyncio.shield(self._letting_go)
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
-        starting = self._starting
-        try:
-            await asyncio.shield(starting)
-        except (Unavailable, StoreError):
-            # tried again by the next request
-            if self._starting is starting:
-                self._starting = None
-            raise
+        await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        try:
+            await self._resume()
+        except (Unavailable, StoreError) as exc:
+            log.warning("project=%s cannot be served: %s", self.project.id, exc)
+            await self._end_tasks()
+            await self._detach(write=False)
+            await self._close_store(None)
+            # tried again by the next request
+            self._starting = None
+            raise
+
+    async def _resume(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
         root = str(self.project.root)
-        try:
-            await self.store.open()
-        except StoreError:
-            self.store = Store(self.store.path)
-            raise
+        await self.store.open()
         if self._was_owner and await is_taken(self.store, root):
-            await self._close_store(None)
             raise Unavailable(_TAKEN, "taken_over")
         ownership = Ownership(self.store, root)
         await ownership.take()
@@ -158,6 +160,7 @@ class Coordinator:
         sessions = list(self._sessions.values())
         await asyncio.gather(*(session.detach(write=write) for session in sessions), return_exceptions=True)
         self._sessions.clear()
+        self._failed.clear()
 
     async def _close_store(self, reason: StoreError | None) -> None:
         if self._ownership is not None:
@@ -210,6 +213,8 @@ class Coordinator:
         """The session, read from the database where it is not in memory. NotFound, or Unavailable without its agent."""
         if session := self._sessions.get(session_id):
             return session
+        if failed := self._failed.get(session_id):
+            raise failed
         async with self._opening:
             if session := self._sessions.get(session_id):
                 return session
@@ -406,7 +411,10 @@ class Coordinator:
         if isinstance(error, NotOwner):
             self._let_go()
             return
-        self._sessions.pop(session.row.id, None)
+        id = session.row.id
+        self._sessions.pop(id, None)
+        self._failed[id] = Unavailable(f"{error}. It goes on by itself once that is mended.", "not_recorded")
+        self.store.end_followers(id, StoreError(str(error)))
 
         async def reopen() -> None:
             await session.detach(write=False)
@@ -416,15 +424,19 @@ class Coordinator:
                     if self._ownership is None or await self._ownership.is_lost():
                         self._let_go()
                         return
-                    rows = {row.id: row for row in await self.store.sessions(str(self.project.root))}
-                    if session.row.id in rows:
-                        self._rows[session.row.id] = rows[session.row.id]
-                        await self.get(session.row.id)
+                    row = await self.store.session(id)
+                    if row is not None and not row.closed:
+                        # The agent is taken over only once what it says can be recorded.
+                        await self.store.append(id, [], [row.save()], durable=True)
+                        self._rows[id] = row
+                        del self._failed[id]
+                        await self.get(id)
                     return
                 except Exception as exc:  # whatever keeps the disk from answering: said, and tried again
-                    log.warning("session=%s cannot be opened again yet: %s", session.row.id, exc)
+                    log.warning("session=%s cannot be opened again yet: %s", id, exc)
+                    self._failed.setdefault(id, Unavailable(str(exc), "not_recorded"))
 
-        self._spawn(reopen(), f"reopen-{session.row.id}")
+        self._spawn(reopen(), f"reopen-{id}")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"acp-{name}")

@@ -64,6 +64,12 @@ class _Tail:
         self.size = 0
         self.changed = asyncio.Event()
         self.followers = 0
+        self.ended: StoreError | None = None
+
+    def end(self, reason: StoreError) -> None:
+        """Nothing follows for now: who has read all that is here is told why."""
+        self.ended = reason
+        self.changed.set()
 
     def push(self, rows: Iterable[_Row]) -> None:
         for _, seq, when, turn, kind, data in rows:
@@ -127,12 +133,13 @@ class Store:
 
         A damaged database is kept under another name (`set_aside`) and an empty one takes its place.
         """
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         try:
-            self._db, self.set_aside = await self._loop.run_in_executor(None, _connect_sound, self.path)
-            self._read_db = await self._loop.run_in_executor(self._reader, _connect, self.path)
+            self._db, self.set_aside = await loop.run_in_executor(None, _connect_sound, self.path)
+            self._read_db = await loop.run_in_executor(self._reader, _connect, self.path)
         except (sqlite3.Error, OSError) as exc:
             raise StoreError(f"the database {self.path} cannot be opened: {exc}") from exc
+        self._loop = loop
         self._thread.start()
 
     async def close(self, reason: StoreError | None = None) -> None:
@@ -141,7 +148,7 @@ class Store:
             return
         self._ended = reason or StoreError("the database was closed")
         for tail in self._tails.values():
-            tail.changed.set()
+            tail.end(self._ended)
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         await self._loop.run_in_executor(self._reader, self._read_db.close)
@@ -215,21 +222,24 @@ class Store:
             while True:
                 changed = tail.changed
                 found = tail.since(after)
-                if found is None and self._ended is not None:
-                    raise self._ended
                 if found is None:
                     found = await self.read(session_id, after)
                 if found:
                     after += len(found)
                     yield found
-                elif self._ended is not None:
-                    raise self._ended
+                elif tail.ended is not None:
+                    raise tail.ended
                 else:
                     await changed.wait()
         finally:
             tail.followers -= 1
-            if not tail.followers:
-                self._tails.pop(session_id, None)
+            if not tail.followers and self._tails.get(session_id) is tail:
+                del self._tails[session_id]
+
+    def end_followers(self, session_id: str, reason: StoreError) -> None:
+        """Let those who follow a session now end with `reason`, once they have all that is committed."""
+        if (tail := self._tails.pop(session_id, None)) is not None:
+            tail.end(reason)
 
     async def last_seq(self, session_id: str) -> int:
         """The newest seq of a session, 0 where it has no events."""
@@ -316,9 +326,9 @@ class Store:
 
     async def _call(self, function: Callable[..., T], *args: object) -> T:
         """Run a read in the reader's thread."""
-        assert self._loop is not None, "open() first"
         if self._ended is not None:
             raise self._ended
+        assert self._loop is not None, "open() first"
         try:
             return await self._loop.run_in_executor(self._reader, function, *args)
         except sqlite3.Error as exc:
