@@ -22,6 +22,7 @@ from .kernel_exec.local import LocalExecutor
 from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
 from .records import SessionRow
+from .runner_link import TakenOver
 from .session import Limits, Session
 from .sessionfile import SessionFile, saved_chats
 from .store import Store
@@ -411,32 +412,40 @@ class Coordinator:
         if isinstance(error, NotOwner):
             self._let_go()
             return
+        self._sessions.pop(session.row.id, None)
+        self._failed[session.row.id] = Unavailable(
+            f"{error}. It goes on by itself once that is mended.", "not_recorded"
+        )
+        self._spawn(self._reopen(session, error), f"reopen-{session.row.id}")
+
+    async def _reopen(self, session: Session, error: BaseException) -> None:
         id = session.row.id
-        self._sessions.pop(id, None)
-        self._failed[id] = Unavailable(f"{error}. It goes on by itself once that is mended.", "not_recorded")
+        if isinstance(error, TakenOver) and await self._is_lost():
+            self._sessions[id] = session
+            self._let_go()
+            return
         self.store.end_followers(id, StoreError(str(error)))
-
-        async def reopen() -> None:
-            await session.detach(write=False)
-            while not self._stopping:
-                await asyncio.sleep(REOPEN_SECONDS)
-                try:
-                    if self._ownership is None or await self._ownership.is_lost():
-                        self._let_go()
-                        return
-                    row = await self.store.session(id)
-                    if row is not None and not row.closed:
-                        # The agent is taken over only once what it says can be recorded.
-                        await self.store.append(id, [], [row.save()], durable=True)
-                        self._rows[id] = row
-                        del self._failed[id]
-                        await self.get(id)
+        await session.detach(write=False)
+        while not self._stopping:
+            await asyncio.sleep(REOPEN_SECONDS)
+            try:
+                if await self._is_lost():
+                    self._let_go()
                     return
-                except Exception as exc:  # whatever keeps the disk from answering: said, and tried again
-                    log.warning("session=%s cannot be opened again yet: %s", id, exc)
-                    self._failed.setdefault(id, Unavailable(str(exc), "not_recorded"))
+                row = await self.store.session(id)
+                if row is not None and not row.closed:
+                    # The agent is taken over only once what it says can be recorded.
+                    await self.store.append(id, [], [row.save()], durable=True)
+                    self._rows[id] = row
+                    del self._failed[id]
+                    await self.get(id)
+                return
+            except Exception as exc:  # whatever keeps the disk from answering: said, and tried again
+                log.warning("session=%s cannot be opened again yet: %s", id, exc)
+                self._failed.setdefault(id, Unavailable(str(exc), "not_recorded"))
 
-        self._spawn(reopen(), f"reopen-{id}")
+    async def _is_lost(self) -> bool:
+        return self._ownership is None or await self._ownership.is_lost()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"acp-{name}")

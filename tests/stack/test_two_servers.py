@@ -87,6 +87,7 @@ async def test_the_older_server_has_its_project_again_once_the_newer_has_ended(
 ) -> None:
     older, newer = servers
     chat = await older.drive.open()
+    await chat.until_kind("session_created")
     await newer.start()
     await chat.closed()
     taken = await newer.drive.open()
