@@ -74,7 +74,7 @@ class Retention:
         if ends := await self._store.ends(session_id):
             through = ends[-1][0]
             if await self._spare(session_id, through) < through:
-                raise Conflict("the chat file does not have the newest answers yet", "chat_not_saved")
+                raise Conflict("the chat file does not have the newest answers yet: try again", "chat_not_saved")
             await self._remove(session_id, through)
 
     async def vacuum(self) -> None:
@@ -114,11 +114,14 @@ class Retention:
     async def _remove(self, session_id: str, through: int) -> None:
         through = await self._spare(session_id, through)
         before = await self._store.first_seq(session_id)
-        await self._in_steps(lambda events: self._store.remove(session_id, through, events))
-        first = await self._store.first_seq(session_id)
-        if first != before:
-            log.info("session=%s %d events removed", session_id, first - before)
-            self._removed(session_id, first)
+        try:
+            await self._in_steps(lambda events: self._store.remove(session_id, through, events))
+        finally:
+            # Where a step failed, too: a client that is not told would ask for what is gone again and again.
+            first = await self._store.first_seq(session_id)
+            if first != before:
+                log.info("session=%s %d events removed", session_id, first - before)
+                self._removed(session_id, first)
 
     async def _in_steps(self, step: Callable[[int], Awaitable[Step]]) -> None:
         """Repeat `step`, of a size that takes STEP_SECONDS, until it has left nothing to do."""

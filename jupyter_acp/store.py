@@ -306,6 +306,18 @@ class Store:
         """Give up to `pages` free pages back to the file system."""
         return await self._chore(lambda: self._vacuum(pages))
 
+    async def checkpoint(self) -> None:
+        """Carry the write-ahead log over into the database, in a thread of its own: no commit has to do it then."""
+
+        def run() -> None:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+        try:
+            await asyncio.to_thread(run)
+        except sqlite3.Error as exc:
+            raise StoreError(f"the database could not be written: {exc}") from exc
+
     async def sessions(self, root: str) -> list[SessionRow]:
         """The open sessions of one project folder, oldest first."""
         sql = f"{_SESSIONS} WHERE root = ? AND closed = 0 ORDER BY created"
@@ -386,18 +398,6 @@ class Store:
             return await self._loop.run_in_executor(self._reader, function, *args)
         except sqlite3.Error as exc:
             raise StoreError(f"the database could not be read: {exc}") from exc
-
-    async def checkpoint(self) -> None:
-        """Carry the write-ahead log over into the database, in a thread of its own: no commit has to do it then."""
-
-        def run() -> None:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as db:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-        try:
-            await asyncio.to_thread(run)
-        except sqlite3.Error as exc:
-            raise StoreError(f"the database could not be written: {exc}") from exc
 
     async def _chore(self, run: Callable[[], bool]) -> Step:
         """Run a piece of work in the writer's thread; it says whether something is left to do."""
