@@ -53,6 +53,12 @@ class AcpExtension(ExtensionApp):
     kill_grace: Any = Float(5.0, help="Seconds after that until the agent is killed.").tag(config=True)
     upload_limit: Any = Int(50 << 20, help="Bytes of one file that is added to a prompt.").tag(config=True)
     upload_keep: Any = Float(7 * 86400.0, help="Seconds after which such a file is removed.").tag(config=True)
+    log_days: Any = Float(90.0, help="Days after the end of a turn until its activity is removed; 0: never.").tag(
+        config=True
+    )
+    log_bytes: Any = Int(1 << 30, help="Bytes of a project's activity, the oldest is removed; 0: no limit.").tag(
+        config=True
+    )
     end_turns_on_stop: Any = Bool(False, help="End running turns when the server stops, instead of leaving them.").tag(
         config=True
     )
@@ -86,6 +92,8 @@ class AcpExtension(ExtensionApp):
             end_turns_on_stop=self.end_turns_on_stop,
             upload_limit=self.upload_limit,
             upload_keep=self.upload_keep,
+            log_days=self.log_days,
+            log_bytes=self.log_bytes,
         )
         self.coordinator = Coordinator(
             store=Store(data),

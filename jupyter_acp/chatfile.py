@@ -85,11 +85,19 @@ class ChatFile:
         """
         chat = cls(root, path, manager)
         try:
-            found = await asyncio.to_thread(chat._load)
-            if not found and not create:
-                raise NotFound(f"there is no chat {path}", "unknown_chat")
+            await chat._find(create)
             if chat.read_only is None:
                 await chat._adopt()
+        except ExecutorError as exc:
+            raise _refused(exc) from exc
+        return chat
+
+    @classmethod
+    async def look(cls, root: Path, path: str) -> ChatFile:
+        """A chat as it is on disk, where nothing is written. Damaged, missing and refused as with `open`."""
+        chat = cls(root, path, None)
+        try:
+            await chat._find(create=False)
         except ExecutorError as exc:
             raise _refused(exc) from exc
         return chat
@@ -270,6 +278,10 @@ class ChatFile:
         self._session = session
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    async def _find(self, create: bool) -> None:
+        if not await asyncio.to_thread(self._load) and not create:
+            raise NotFound(f"there is no chat {self.path}", "unknown_chat")
 
     def _load(self) -> bool:
         """Read both files; whether there is a chat."""

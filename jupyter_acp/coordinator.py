@@ -22,6 +22,8 @@ from .kernel_exec.local import LocalExecutor
 from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
 from .records import SessionRow
+from .recovery import NEWEST_TURNS, unanswered
+from .retention import Retention
 from .runner_link import TakenOver
 from .session import Limits, Session
 from .sessionfile import SessionFile, saved_chats
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 2.0
 _TAKEN = "another Jupyter server, started later, has taken over the agents of this folder; use that one, or stop it"
+#: after the start, when people wait for their first page; then as often as that
+FIRST_ROUND_SECONDS = 60.0
+ROUND_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,8 @@ class Settings:
     end_turns_on_stop: bool = False
     upload_limit: int = 50 << 20
     upload_keep: float = 7 * 86400.0
+    log_days: float = 90.0
+    log_bytes: int = 1 << 30
 
 
 class Coordinator:
@@ -72,6 +79,7 @@ class Coordinator:
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
+        self._retention = self._limits_of(store)
         self._sessions: dict[str, Session] = {}
         # why a session cannot be written now, and so is not served
         self._failed: dict[str, Unavailable] = {}
@@ -83,6 +91,16 @@ class Coordinator:
         self._letting_go: asyncio.Task[None] | None = None
         self._was_owner = False
         self._stopping = False
+
+    def _limits_of(self, store: Store) -> Retention:
+        return Retention(
+            store,
+            str(self.project.root),
+            days=self._settings.log_days,
+            size=self._settings.log_bytes,
+            spare=self._spare,
+            removed=self._log_begins,
+        )
 
     async def ready(self) -> None:
         """Return once the database is open and every session that was left at work goes on.
@@ -132,6 +150,7 @@ class Coordinator:
                     await self.get(row.id)
                 except (NotFound, Unavailable) as exc:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
+        self._spawn(self._keep_limits(), "retention")
 
     async def _look(self, ownership: Ownership) -> None:
         """Notice that another coordinator has claimed the project, though nothing is written here."""
@@ -170,6 +189,7 @@ class Coordinator:
         await self.store.close(reason)
         self._rows.clear()
         self.store = Store(self.store.path)
+        self._retention = self._limits_of(self.store)
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
@@ -274,6 +294,21 @@ class Coordinator:
         self._sessions.pop(session_id, None)
         self._rows.pop(session_id, None)
 
+    async def discard_activity(self, session_id: str) -> None:
+        """Remove what turns that have ended left in the log of a session; the conversation stays.
+
+        Returns once it is gone. Conflict where the chat file cannot be written: only the log has the newest answers.
+        """
+        session = await self.get(session_id)
+        await session.conversation.close()  # writes what waits; it goes on afterwards
+        await self._retention.discard(session_id)
+        await session.activity_discarded()
+        self._spawn(self._retention.vacuum(), "vacuum")
+
+    async def enforce_limits(self) -> None:
+        """One round of what DESIGN 8 says of the log: activity that is too old or too much goes."""
+        await self._retention.round()
+
     async def fork(self, session_id: str, path: str) -> Session:
         """A new session with the conversation so far in a new chat; the old one is untouched."""
         old = await self.get(session_id)
@@ -371,6 +406,7 @@ class Coordinator:
             store=self.store,
             chat=chat,
             spec=spec,
+            first_seq=await self.store.first_seq(row.id) or 1,
             last_seq=await self.store.last_seq(row.id),
             position=await self.store.last_turn_position(row.id),
             turn_ids=await self.store.turn_ids(row.id),
@@ -406,6 +442,48 @@ class Coordinator:
         return Delegation.for_session(
             session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
         )
+
+    async def _keep_limits(self) -> None:
+        """For ever: a round now and then."""
+        await asyncio.sleep(FIRST_ROUND_SECONDS)
+        while True:
+            try:
+                await self.enforce_limits()
+            except StoreError as exc:
+                log.warning("old activity was not removed: %s", exc)
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _spare(self, session_id: str, through: int) -> int:
+        """How much of a log up to `through` is not needed: a restart completes the chat file from the newest turns."""
+        newest = await self.store.newest_turns(session_id, NEWEST_TURNS)
+        row = await self.store.session(session_id)
+        if row is None or not newest or through < (newest[0].started_seq or 0):
+            return through
+        try:
+            # the file, not what a session has in memory
+            chat = await ChatFile.look(self.project.root, row.path)
+        except NotFound:
+            return through  # a person has deleted the conversation
+        except (RequestError, OSError) as exc:
+            log.warning("session=%s the newest activity is kept, the chat cannot be read: %s", session_id, exc)
+            return min(through, (newest[0].started_seq or 0) - 1)
+        if chat.read_only is None and chat.id != row.chat_id:
+            return through  # another conversation has taken its place
+        return min([through, *((turn.started_seq or 0) - 1 for turn in unanswered(newest, chat))])
+
+    def _log_begins(self, session_id: str, first_seq: int) -> None:
+        if session := self._sessions.get(session_id):
+            session.first_seq = first_seq
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=f"acp-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._reaped)
+
+    def _reaped(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=exc)
 
     def _broken(self, session: Session, error: BaseException) -> None:
         """Drop a session that cannot be written, and open it again from what the disk has."""
@@ -446,11 +524,6 @@ class Coordinator:
 
     async def _is_lost(self) -> bool:
         return self._ownership is None or await self._ownership.is_lost()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=f"acp-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _at_rest(row: SessionRow) -> JsonObject:

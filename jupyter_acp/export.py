@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 _RUN = re.compile(r"`+")
+_NOT_KEPT = "*The details of this turn are not kept any more.*"
 
 
 def to_markdown(session: Session, events: Iterable[JsonObject], *, detail: str, thinking: bool) -> str:
@@ -36,13 +37,20 @@ def render(
 
     `detail` is "compact" (what was said) or "full" (also tool calls with their output, plans, permissions and
     changed files, in the order they came, before the answer of their turn); `thinking` adds the agent's thoughts.
+    Where either is asked for and the log does not have the turn from its start, the export says so.
     """
+    events = list(events)
     work = _work(events, full=detail == "full", thinking=thinking)
+    kept = {event["turn"] for event in events if event["kind"] == Kind.TURN_STARTED}
+    kept.add(None)  # a message of no turn has no details
     answered = {_turn(message) for message in messages if message["role"] == "agent"}
     parts = [f"# {_line(title)}"]
     for message in messages:
         turn = _turn(message)
-        doing = work.pop(turn, []) if message["role"] == "agent" or turn not in answered else []
+        is_last = message["role"] == "agent" or turn not in answered
+        doing = work.pop(turn, []) if is_last else []
+        if is_last and turn not in kept and (detail == "full" or thinking):
+            doing = [_NOT_KEPT, *doing]
         said = "*deleted*" if message.get("deleted") else _closed(message["body"].strip())
         heading = f"## {_heading(message, users)}"
         parts += [heading, *doing, said] if message["role"] == "agent" else [heading, said, *doing]

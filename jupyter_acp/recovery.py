@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .chatfile import ChatFile
 from .events import JsonObject, Kind
+from .records import TurnRow
 from .store import Store
+
+#: of each session are looked for in its chat
+NEWEST_TURNS = 3
 
 
 @dataclass(slots=True)
@@ -17,6 +23,11 @@ class Logged:
     tool_calls: dict[str, JsonObject] = field(default_factory=dict)
     ended: JsonObject | None = None
     ended_at: float = 0.0
+
+
+def unanswered(turns: Iterable[TurnRow], chat: ChatFile) -> list[TurnRow]:
+    """Those that have ended and whose answer the chat lacks: only the log has it."""
+    return [turn for turn in turns if turn.stop_reason is not None and not chat.has(f"{turn.id}-agent")]
 
 
 async def logged(store: Store, session_id: str, turn_id: str) -> Logged:

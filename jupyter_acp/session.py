@@ -40,7 +40,7 @@ from .permissions import tool_call_id
 from .prompts import preface, prompt_blocks
 from .questions import Questions
 from .records import Change, SessionRow, TurnRow, delegated_forgotten, delivered
-from .recovery import logged
+from .recovery import NEWEST_TURNS, logged, unanswered
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
@@ -51,7 +51,6 @@ from .turnqueue import TurnQueue
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-NEWEST_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,7 @@ class Session:
         store: Store,
         chat: ChatFile,
         spec: AgentSpec,
+        first_seq: int,
         last_seq: int,
         position: int,
         turn_ids: set[str],
@@ -91,6 +91,8 @@ class Session:
         self.conversation = Conversation(chat, spec, self._chat_failed)
         self.spec = spec
         self.error: JsonObject | None = None
+        #: the oldest event that is kept; whoever removes some says so here
+        self.first_seq = first_seq
         self._store = store
         self._limits = limits
         self._broken = broken
@@ -153,6 +155,11 @@ class Session:
         """Tell people something about this session."""
         data = {"severity": "warning", "title": title, "description": description}
         self.journal.append(Kind.NOTICE, data, turn=None)
+
+    async def activity_discarded(self) -> None:
+        """Tell clients that the log begins later now."""
+        self.turns.announce(first_seq=self.first_seq)
+        await self.journal.commit(durable=True)
 
     def open(self) -> None:
         """Start working."""
@@ -374,6 +381,7 @@ class Session:
             "permissions": [question.request for question in self.questions.pending.values()],
             "parent": row.parent,
             "created": row.created,
+            "first_seq": self.first_seq,
             "last_seq": self.journal.last_seq,
             "read_only": self.chat.read_only,
             "error": self.error,
@@ -526,11 +534,14 @@ class Session:
         """Give the chat the newest messages where a crash came between the log and the file."""
         if self.chat.read_only or self.chat.id != self.row.chat_id:
             return
-        for turn in await self._store.newest_turns(self.row.id, NEWEST_TURNS):
+        newest = await self._store.newest_turns(self.row.id, NEWEST_TURNS)
+        lacking = unanswered(newest, self.chat)
+        for turn in newest:
             if not self.chat.has(f"{turn.id}-user"):
                 self.conversation.add_prompt(turn)
                 self.conversation.save()
-            if turn.stop_reason is not None and not self.chat.has(f"{turn.id}-agent"):
+            if turn in lacking:
+                assert turn.stop_reason is not None
                 found = await logged(self._store, self.row.id, turn.id)
                 error = found.ended.get("error") if found.ended else None
                 self.conversation.add_answer(

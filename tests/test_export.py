@@ -21,6 +21,7 @@ def event(seq: int, kind: str, /, **data: Any) -> dict[str, Any]:
 
 TALK = [message("user", "Do it"), message("agent", "Done.")]
 EVENTS = [
+    event(0, "turn_started", id="t1"),
     event(1, "thought_delta", message_id="x", text="Let me "),
     event(2, "thought_delta", message_id="x", text="think\nhard"),
     event(3, "tool_call", toolCallId="c", title="run `ls`", status="in_progress"),
@@ -50,6 +51,21 @@ def test_full_has_the_tool_call_as_it_ended_where_it_began_before_the_answer() -
     assert "````\na\n```\n````" in text
     assert text.index("Tool call") < text.index("Changed `a.py`") < text.index("Done.")
     assert "Let me" not in text
+
+
+def test_details_that_are_not_kept_are_said_to_be_gone_where_they_were_asked_for() -> None:
+    gone = "*The details of this turn are not kept any more.*"
+    for wanted in ({"detail": "full"}, {"thinking": True}):
+        text = render("Notes", TALK, USERS, [event(9, "session_changed")], **wanted)  # type: ignore[arg-type]
+        assert text.count(gone) == 1 and text.index("Demo") < text.index(gone) < text.index("Done.")
+    assert gone not in render("Notes", TALK, USERS, [])
+    assert gone not in render("Notes", TALK, USERS, EVENTS, detail="full", thinking=True)
+    assert gone not in render("Notes", [message("user", "Hi", metadata={})], USERS, detail="full")
+
+
+def test_of_a_turn_whose_beginning_is_gone_the_rest_is_there_and_the_loss_is_said() -> None:
+    text = render("Notes", TALK, USERS, EVENTS[3:], detail="full")
+    assert "not kept any more" in text and "Tool call" in text
 
 
 def test_thinking_is_quoted_whole() -> None:

@@ -8,7 +8,14 @@ from .base import ProjectAccess
 from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
 from .events import EventsHandler, SubscribeHandler
 from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
-from .sessions import ForkHandler, RestartAgentHandler, SessionHandler, SessionsHandler, StartOverHandler
+from .sessions import (
+    ForkHandler,
+    RestartAgentHandler,
+    SessionActivityHandler,
+    SessionHandler,
+    SessionsHandler,
+    StartOverHandler,
+)
 from .turns import (
     ActivityHandler,
     InterruptHandler,
@@ -40,6 +47,7 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (SESSION + r"/fork", ForkHandler),
     (SESSION + r"/restart-agent", RestartAgentHandler),
     (SESSION + r"/start-over", StartOverHandler),
+    (SESSION + r"/activity", SessionActivityHandler),
     (SESSION + r"/events", EventsHandler),
     (SESSION + r"/events/subscribe", SubscribeHandler),
     (SESSION + r"/messages", MessagesHandler),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ..exceptions import BadRequest, Unavailable
 from ..export import to_markdown
@@ -76,11 +77,11 @@ class ExportHandler(AcpHandler):
         if self.get_query_argument("format", "markdown") != "markdown" or detail not in ("compact", "full"):
             raise BadRequest("format is markdown, detail compact or full")
         thinking = self.get_query_argument("thinking", "0") == "1"
-        events: list[dict[str, object]] = []
+        events: list[dict[str, Any]] = []
         after = 0
         while (detail == "full" or thinking) and (batch := await coordinator.store.read(session_id, after)):
             events += map(json.loads, batch)
-            after += len(batch)
+            after = events[-1]["seq"]
         text = to_markdown(session, events, detail=detail, thinking=thinking)
         name = session.row.path.rsplit("/", 1)[-1].removesuffix(".chat")
         self.set_header("Content-Type", "text/markdown; charset=utf-8")

@@ -101,3 +101,15 @@ class StartOverHandler(AcpHandler):
         self.body()
         await session.start_over()
         self.finish_json(session.summary(), 202)
+
+
+class SessionActivityHandler(AcpHandler):
+    """DELETE …/activity"""
+
+    @route
+    async def delete(self, project_id: str, session_id: str) -> None:
+        # An owner's: a collaborator could remove the record of what the agent did for them, and of everybody else's
+        # turns. All other routes add to the log, or leave it and the chat alone when they end a session.
+        await self.coordinator(project_id, Role.OWNER).discard_activity(session_id)
+        self.set_status(204)
+        self.finish()

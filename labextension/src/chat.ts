@@ -9,7 +9,16 @@ import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
 import { AcpEvent, AgentInfo, Json, kept, Summary } from './events';
-import { applyAll, ChatState, firstAfter, initial, prepend, replayTurn, Turn } from './model';
+import {
+  applyAll,
+  ChatState,
+  firstAfter,
+  initial,
+  isBroken,
+  prepend,
+  replayTurn,
+  Turn
+} from './model';
 import * as rest from './restapi';
 
 /** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
@@ -53,8 +62,8 @@ export class Chat {
   isLoadingMore = false;
   /** Answers on their way, by id of the request. */
   answering: ReadonlySet<string> = new Set();
-  /** Activity of finished turns that was asked for, by turn. */
-  activity: ReadonlyMap<string, Turn> = new Map();
+  /** Activity of finished turns that was asked for, by turn; null where it is not kept any more. */
+  activity: ReadonlyMap<string, Turn | null> = new Map();
   /** How much this browser's clock is ahead of the server's, in seconds. */
   clockSkew = 0;
   username = '';
@@ -240,6 +249,10 @@ export class Chat {
     });
   }
 
+  discardActivity(): Promise<boolean> {
+    return this._command(session => rest.discardActivity(this._place, session.id));
+  }
+
   exportUrl(): string {
     return rest.exportUrl(this._place, this._session().id);
   }
@@ -331,7 +344,7 @@ export class Chat {
       this.refusedBy = error instanceof rest.RequestError ? error.message : null;
       throw error;
     }
-    if (session.lastSeq >= (this._connection?.lastSeq ?? 0)) {
+    if (!isBroken(session, this._connection?.lastSeq ?? 0)) {
       return null;
     }
     await this._load(session);
@@ -344,6 +357,9 @@ export class Chat {
     }
     const before = this.state;
     this.state = applyAll(before, events);
+    if (this.state.session.firstSeq !== before.session.firstSeq) {
+      this.activity = new Map();
+    }
     const newest = events[events.length - 1];
     if (newest && newest.seq > before.session.lastSeq) {
       this.clockSkew = Date.now() / 1000 - newest.time;

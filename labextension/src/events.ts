@@ -137,6 +137,8 @@ export interface Summary {
   readonly usage: Usage | null;
   readonly turns: readonly TurnInfo[];
   readonly permissions: readonly PermissionRequest[];
+  /** The oldest event that is kept. */
+  readonly firstSeq: number;
   readonly lastSeq: number;
   readonly created: number;
   readonly readOnly: string | null;
@@ -491,6 +493,7 @@ const SUMMARY_READERS: { [key: string]: (value: unknown) => Partial<Summary> } =
   usage: value => ({ usage: usage(value) }),
   turns: value => ({ turns: list(value).map(turn) }),
   permissions: value => ({ permissions: list(value).map(permission) }),
+  first_seq: value => ({ firstSeq: number(value) ?? 1 }),
   last_seq: value => ({ lastSeq: number(value) ?? 0 }),
   created: value => ({ created: number(value) ?? 0 }),
   read_only: value => ({ readOnly: value ? text(value) || 'read only' : null }),
@@ -521,6 +524,7 @@ const EMPTY: Summary = {
   usage: null,
   turns: [],
   permissions: [],
+  firstSeq: 1,
   lastSeq: 0,
   created: 0,
   readOnly: null,

@@ -161,6 +161,11 @@ export function firstAfter(session: Summary): number {
   return running?.startedSeq ? running.startedSeq - 1 : session.lastSeq;
 }
 
+/** The server's log cannot be gone on with after `after`: it was lost, or what follows is not kept any more. */
+export function isBroken(session: Summary, after: number): boolean {
+  return session.lastSeq < after || session.firstSeq > after + 1;
+}
+
 /** An older page goes on top. */
 export function prepend(state: ChatState, page: MessagePage): ChatState {
   const known = new Set(state.entries.map(entry => entry.id));
@@ -175,8 +180,11 @@ export function prepend(state: ChatState, page: MessagePage): ChatState {
   };
 }
 
-/** The activity of one finished turn, from its part of the log. */
-export function replayTurn(id: string, log: readonly AcpEvent[]): Turn {
+/** The activity of one finished turn, from its part of the log; null where that is not kept any more. */
+export function replayTurn(id: string, log: readonly AcpEvent[]): Turn | null {
+  if (log[0]?.kind !== 'turn_started') {
+    return null;
+  }
   let turn = started(id, '', { username: '', name: '' }, '', null);
   for (const event of log) {
     turn = applyToTurn(turn, event);
@@ -273,7 +281,13 @@ export function apply(state: ChatState, event: AcpEvent): ChatState {
 
 function sessionChanged(state: ChatState, changes: Partial<Summary>): ChatState {
   const session = { ...state.session, ...changes, lastSeq: state.session.lastSeq };
-  let { active, queue } = state;
+  let { active, queue, entries } = state;
+  if (session.firstSeq > state.session.firstSeq) {
+    // a person discarded the activity of the turns that have ended
+    entries = entries.map(entry =>
+      entry.type === 'turn' ? { ...entry, turn: answerOf(entry.turn) } : entry
+    );
+  }
   if (changes.turns) {
     const now = changes.turns.find(turn => turn.id === active?.id);
     if (active && now && now.state !== active.state) {
@@ -290,6 +304,7 @@ function sessionChanged(state: ChatState, changes: Partial<Summary>): ChatState 
     session,
     active,
     queue,
+    entries,
     permissions: changes.permissions ?? state.permissions
   };
 }
@@ -345,6 +360,12 @@ function messageChanged(
     return entry;
   });
   return { ...state, entries };
+}
+
+/** A turn without its activity. */
+export function answerOf(turn: Turn): Turn {
+  const items = turn.items.filter(item => ['text', 'content', 'notice'].includes(item.type));
+  return { ...turn, items };
 }
 
 /** The message of the chat that a turn's answer becomes, however many messages the agent made of it. */

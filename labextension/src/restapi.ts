@@ -226,6 +226,11 @@ export async function getActivity(
   }
 }
 
+/** Remove the log of every turn that has ended. */
+export async function discardActivity(place: Place, session: string): Promise<void> {
+  await send(place, 'DELETE', ['sessions', session, 'activity']);
+}
+
 export function exportUrl(place: Place, session: string): string {
   const path = ['projects', place.project, 'sessions', session, 'export'];
   return (

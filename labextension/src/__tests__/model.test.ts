@@ -8,8 +8,10 @@ import {
   feed,
   firstAfter,
   initial,
+  isBroken,
   NO_TEXT,
   prepend,
+  replayTurn,
   whole
 } from '../model';
 import { golden } from './golden';
@@ -248,4 +250,40 @@ test('an event of a turn that is over does not change the one that runs', () => 
     log(2, ['message_delta', { message_id: 'm', role: 'agent', text: 'late' }, 't0'])[0]!
   );
   assert.equal(state.active, before.active);
+});
+
+test('a log that was lost, or whose next events are not kept, cannot be gone on with', () => {
+  const session = summary({ id: 's', first_seq: 5, last_seq: 9 });
+  assert.deepEqual(
+    [3, 4, 9, 10].map(after => isBroken(session, after)),
+    [true, false, false, true]
+  );
+  assert.equal(isBroken(summary({ id: 's', last_seq: 3 }), 0), false);
+});
+
+test('the activity of a turn that is not kept from its start is none', () => {
+  assert.equal(replayTurn('t1', []), null);
+  assert.equal(replayTurn('t1', log(2, tool('c', 'completed'), END)), null);
+  assert.equal(replayTurn('t1', log(1, START, tool('c', 'completed'), END))?.items.length, 1);
+});
+
+test('discarded activity leaves the answers, and the running turn as it is', () => {
+  const before = applyAll(
+    empty(),
+    log(1, START, tool('c', 'completed'), delta('one'), END, [
+      'turn_started',
+      { id: 't2', text: 'on', user: USER, message_id: 't2-user' },
+      't2'
+    ])
+  );
+  const running = applyAll(before, log(6, [...tool('d', 'pending'), 't2']));
+  const state = apply(running, log(7, ['session_changed', { first_seq: 5 }, null])[0]!);
+  const [ended] = state.entries;
+  assert.ok(ended?.type === 'turn');
+  assert.deepEqual(
+    ended.turn.items.map(item => item.type),
+    ['text']
+  );
+  assert.equal(state.active, running.active);
+  assert.equal(state.session.firstSeq, 5);
 });

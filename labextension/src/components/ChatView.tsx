@@ -1,3 +1,4 @@
+import { Dialog, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
 import type { ChatState } from '../model';
 import { Composer } from './Composer';
@@ -8,11 +9,26 @@ import { AccessPicker, AgentPicker, OptionPickers } from './Pickers';
 import { Queue } from './Queue';
 import { ConnectionStatus, Status, UsageRing } from './Status';
 
-/** Copies the id of the session, exports, restarts the agent. */
+/** Copies the id of the session, exports, restarts the agent, discards what it did. */
 function Menu({ state }: { state: ChatState }) {
   const { trans, chat } = useEnvironment();
   const { session } = state;
   const copy = (value: string) => void navigator.clipboard.writeText(value);
+  const discard = async () => {
+    const { button } = await showDialog({
+      title: trans.__('Discard activity'),
+      body: trans.__(
+        'The thinking, tool calls and output of all turns of this chat that have ended are removed for good. The conversation stays.'
+      ),
+      buttons: [
+        Dialog.cancelButton({ label: trans.__('Cancel') }),
+        Dialog.warnButton({ label: trans.__('Discard') })
+      ]
+    });
+    if (button.accept) {
+      await chat.discardActivity();
+    }
+  };
   const root = React.useRef<HTMLDetailsElement>(null);
   React.useEffect(() => {
     const outside = (event: Event) => {
@@ -46,6 +62,9 @@ function Menu({ state }: { state: ChatState }) {
         </a>
         <button className="jp-acp-restart-agent" onClick={() => void chat.restartAgent()}>
           {trans.__('Restart the agent')}
+        </button>
+        <button className="jp-acp-discard-activity" onClick={() => void discard()}>
+          {trans.__('Discard activity')}
         </button>
       </div>
     </details>

@@ -1,6 +1,6 @@
 import * as React from 'react';
 import type { Message } from '../events';
-import { answerId, ChatState, Entry, Turn } from '../model';
+import { answerId, answerOf, ChatState, Entry, Turn } from '../model';
 import type { Unsent } from '../chat';
 import { useEnvironment } from './environment';
 import { Markdown } from './Markdown';
@@ -74,7 +74,7 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
   }
   const toggle = () => {
     setOpen(!isOpen);
-    if (!activity && message.turn !== null) {
+    if (activity === undefined && message.turn !== null) {
       void chat.loadActivity(message.turn);
     }
   };
@@ -87,6 +87,11 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
     >
       <div className="jp-acp-sender">{name}</div>
       {isOpen && activity ? <Activity turn={activity} /> : <Markdown text={message.text} />}
+      {isOpen && activity === null && (
+        <div className="jp-acp-dim jp-acp-not-kept">
+          {trans.__('The details of this turn are not kept any more.')}
+        </div>
+      )}
       {message.turn !== null && (
         <TurnFoot
           stopReason={message.stopReason}
@@ -109,13 +114,7 @@ function EndedTurn(props: { turn: Turn; isMine: boolean; isLast: boolean; agent:
   const { trans } = useEnvironment();
   const { turn, isMine, isLast, agent } = props;
   const [isOpen, setOpen] = React.useState(false);
-  const answer = React.useMemo(
-    () => ({
-      ...turn,
-      items: turn.items.filter(item => ['text', 'content', 'notice'].includes(item.type))
-    }),
-    [turn]
-  );
+  const answer = React.useMemo(() => answerOf(turn), [turn]);
   const hasMore = answer.items.length < turn.items.length;
   return (
     <div className="jp-acp-turn" data-turn-id={turn.id} data-state={turn.state}>
@@ -150,7 +149,7 @@ function EntryView(props: {
   agent: string;
   isLast: boolean;
   /** Redraws a message whose activity has arrived. */
-  activity: Turn | undefined;
+  activity: Turn | null | undefined;
 }) {
   const { entry, users, username, agent, isLast } = props;
   switch (entry.type) {
