@@ -17,6 +17,9 @@ PEERS := $(patsubst %/package.json,%/node_modules/.installed,\
 	$(filter-out tests/agents_real/%,$(wildcard tests/*/package.json tests/*/*/package.json)))
 REAL_AGENTS := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/agents_real/package.json))
 
+# of the shell that make was called from: another environment than ours, and IPython warns of it
+unexport VIRTUAL_ENV
+
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
