@@ -236,8 +236,7 @@ class Session:
         is read-only.
         """
         blocks = prompt_blocks(prompt)
-        known = await self._store.turn(self.row.id, turn_id) if turn_id in self._turn_ids else None
-        if known := self.turns.get(turn_id) or known:
+        if known := await self._known(turn_id):
             return known
         self._check_writable()
         if self.chat.has(f"{turn_id}-user"):
@@ -245,10 +244,18 @@ class Session:
             raise Conflict(f"turn {turn_id} is in the chat already", "turn_ended")
         if config:
             await self.configure(config)
+            # another client may have sent the same meanwhile
+            if known := await self._known(turn_id):
+                return known
         turn = self.turns.add(turn_id, blocks, user)
         self._turn_ids.add(turn_id)
         await self._loop.added()
         return self.turns.get(turn_id) or turn
+
+    async def _known(self, turn_id: str) -> TurnRow | None:
+        row = await self._store.turn(self.row.id, turn_id) if turn_id in self._turn_ids else None
+        # looked for last: nothing is awaited between this and the turn's place in the queue
+        return self.turns.get(turn_id) or row
 
     async def edit(self, turn_id: str, prompt: object) -> TurnRow:
         """Replace the prompt of a queued turn. Conflict once it runs."""
@@ -263,9 +270,12 @@ class Session:
 
     async def send_now(self, turn_id: str) -> None:
         """Run a queued turn next, and end the one that runs now."""
+        running = self.turns.active
         self.turns.put_first(turn_id)
         await self.journal.commit(durable=True)
-        await self.interrupt()
+        if running is not None:
+            # only that one: it may have ended meanwhile, and then this turn runs already
+            await self.interrupt(running.id)
 
     async def interrupt(self, turn_id: str | None = None) -> None:
         """Cancel the running turn. Returns once that is on disk, not once the agent stops; follow the log for that.

@@ -303,3 +303,13 @@ async def drive_sent(chat: Any, turn: str) -> None:
     """Return when the agent is at work on the turn: it was started before."""
     if not chat.of("agent_started"):
         await chat.until_kind("agent_started")
+
+
+async def test_the_same_turn_sent_by_two_clients_at_once_with_settings_is_queued_once(drive: Any) -> None:
+    chat = await drive.open()
+    await chat.until_kind("agent_started")
+    body = {"id": "same", "prompt": "/text once", "config": {"effort": "high"}}
+    await asyncio.gather(*(chat.call("POST", "turns", body=body) for _ in range(3)))
+    await chat.until_kind("turn_ended", id="same")
+    await chat.run("/text after", turn="after")
+    assert len(chat.of("turn_queued", "same")) == len(chat.of("turn_started", "same")) == 1
