@@ -63,7 +63,8 @@ test-agents: setup $(REAL_AGENTS)
 
 # kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on
 test-faults: setup
-	FAULT_SEEDS=$${FAULT_SEEDS:-60} $(PY) -m pytest tests/faults $(ARGS)
+	FAULT_SEEDS=$${FAULT_SEEDS:-60} MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50} \
+		$(PY) -m pytest tests/faults tests/test_turns_model.py $(ARGS)
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks $(ARGS)
