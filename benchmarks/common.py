@@ -125,7 +125,7 @@ class Server:
         self.root = folder / "project"
         self.root.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text(self.token)
-        environment = {
+        self._environment = {
             **os.environ,
             "PYTHONPATH": REPOSITORY,
             "JUPYTER_TOKEN_FILE": str(folder / "token"),
@@ -136,24 +136,38 @@ class Server:
             "XDG_STATE_HOME": str(folder / "state"),
         }
         self._log = (folder / "server.log").open("wb")
+        self.spawn()
+
+    def spawn(self) -> None:
+        """Start it, also again after `kill`."""
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1"),
                 *(f"--port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}"),
             ],
-            env=environment,
+            env=self._environment,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
         )
 
+    def kill(self) -> None:
+        """SIGKILL; its runners go on."""
+        self.process.kill()
+        self.process.wait()
+
     async def __aenter__(self) -> Server:
         self.http = AsyncHTTPClient(force_instance=True, max_clients=200)
+        await self.answers()
+        return self
+
+    async def answers(self) -> None:
+        """Return once it does."""
         deadline = time.monotonic() + 60
         while True:
             try:
                 await self.fetch("GET", "/api/status")
-                return self
+                return
             except OSError:
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise RuntimeError((self.folder / "server.log").read_text()[-3000:]) from None

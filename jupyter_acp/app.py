@@ -59,9 +59,16 @@ class AcpExtension(ExtensionApp):
     log_bytes: Any = Int(1 << 30, help="Bytes of a project's activity, the oldest is removed; 0: no limit.").tag(
         config=True
     )
-    end_turns_on_stop: Any = Bool(False, help="End running turns when the server stops, instead of leaving them.").tag(
-        config=True
-    )
+    agent_idle_timeout: Any = Float(
+        4 * 3600.0,
+        help="Seconds without a request until a session's agent is ended, if it can resume or load; 0: never.",
+    ).tag(config=True)
+    runner_idle_timeout: Any = Float(
+        86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
+    ).tag(config=True)
+    end_turns_on_stop: Any = Bool(
+        False, help="End running turns and idle agents when the server stops, instead of leaving them."
+    ).tag(config=True)
 
     def initialize_settings(self) -> None:
         """Build the object graph."""
@@ -94,6 +101,8 @@ class AcpExtension(ExtensionApp):
             upload_keep=self.upload_keep,
             log_days=self.log_days,
             log_bytes=self.log_bytes,
+            agent_idle_timeout=self.agent_idle_timeout,
+            runner_idle_timeout=self.runner_idle_timeout,
         )
         self.coordinator = Coordinator(
             store=Store(data),

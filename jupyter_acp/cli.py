@@ -85,6 +85,8 @@ def lab_command(root: Path, port: int, *, browser: bool) -> list[str]:
         "--LabApp.log_level=ERROR",
         "--LabApp.default_url=/lab/tree/welcome.chat",
         "--AcpExtension.default_agent=demo",
+        # who tries it out wants nothing left of it
+        "--AcpExtension.end_turns_on_stop=True",
         # the panel opens chats also where jupyterlab-chat is installed, which knows nothing of the demo
         "--ServerApp.tornado_settings={'page_config_data': {'acpOpensChats': 'true'}}",
     ]

@@ -51,6 +51,8 @@ class Settings:
     upload_keep: float = 7 * 86400.0
     log_days: float = 90.0
     log_bytes: int = 1 << 30
+    agent_idle_timeout: float = 4 * 3600.0
+    runner_idle_timeout: float = 86400.0
 
 
 class Coordinator:
@@ -151,6 +153,8 @@ class Coordinator:
                 except (NotFound, Unavailable) as exc:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
         self._spawn(self._keep_limits(), "retention")
+        if self._settings.agent_idle_timeout > 0:
+            self._spawn(self._rest(self._settings.agent_idle_timeout), "rest")
 
     async def _look(self, ownership: Ownership) -> None:
         """Notice that another coordinator has claimed the project, though nothing is written here."""
@@ -221,7 +225,7 @@ class Coordinator:
             await asyncio.gather(self._letting_go, return_exceptions=True)
         await self._end_tasks()
         if self._settings.end_turns_on_stop:
-            await asyncio.gather(*(session.finish() for session in self._sessions.values()), return_exceptions=True)
+            await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)
         await self._detach(write=True)
         await self._close_store(None)
 
@@ -433,6 +437,7 @@ class Coordinator:
                 env=environment(spec, self._settings.environment),
                 cwd=row.cwd,
                 delegated=spec.delegates,
+                idle_timeout=self._settings.runner_idle_timeout,
             )
 
         return AgentHost(self._settings.runtime_dir, row.id, inbox, launch)
@@ -442,6 +447,17 @@ class Coordinator:
         return Delegation.for_session(
             session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
         )
+
+    async def _rest(self, idle: float) -> None:
+        """For ever: end the agents that nobody needs now."""
+        while True:
+            await asyncio.sleep(min(ROUND_SECONDS, idle) / 60)
+            for session in list(self._sessions.values()):
+                try:
+                    if await session.rest(idle):
+                        log.info("session=%s its agent was ended after %.0f s without a request", session.row.id, idle)
+                except StoreError as exc:
+                    log.warning("session=%s its idle agent was not ended: %s", session.row.id, exc)
 
     async def _keep_limits(self) -> None:
         """For ever: a round now and then."""

@@ -35,12 +35,16 @@ START_TIMEOUT = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How an agent is started: resolved argv, whole environment, folder, and whether it gets our fs and terminal."""
+    """How an agent is started: resolved argv, whole environment, folder, whether it gets our fs and terminal.
+
+    `idle_timeout`: seconds without a controller and without a word, after which its runner ends it.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
     delegated: bool
+    idle_timeout: float
 
 
 class AgentHost:
@@ -136,6 +140,18 @@ class AgentHost:
                 await link.stop(grace)
         await self._forget(link)
 
+    def retire(self, grace: float = 2.0) -> Awaitable[None]:
+        """Let an agent go that nobody waits for: at once nothing of it is heard any more, and a new one may be started.
+
+        Await the result for its end.
+        """
+        link, self.link = self.link, None
+        reader, self._reader = self._reader, None
+        self.lost()
+        if reader is not None:
+            reader.cancel()
+        return asyncio.ensure_future(_end(link, reader, grace))
+
     async def pause(self) -> None:
         """Read no more, so that what was read can be recorded with its position before `detach`."""
         reader, self._reader = self._reader, None
@@ -167,7 +183,9 @@ class AgentHost:
         self.runner = self._prefix + secrets.token_hex(4)
         directory = self._runtime_dir / self.runner
         self._runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await launch(directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd))
+        await launch(
+            directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd, idle_timeout=how_to.idle_timeout)
+        )
         self.link = await RunnerLink.attach(directory)
         self.connection = Connection(self.link, self._inbox)
         self._read()
@@ -211,3 +229,14 @@ class AgentHost:
     def _read(self) -> None:
         assert self.connection is not None
         self._reader = asyncio.create_task(self.connection.run(), name="acp-agent-reader")
+
+
+async def _end(link: RunnerLink | None, reader: asyncio.Task[None] | None, grace: float) -> None:
+    if reader is not None:
+        await asyncio.gather(reader, return_exceptions=True)
+    if link is not None:
+        try:
+            with contextlib.suppress(AgentError):
+                await link.stop(grace)
+        finally:
+            await link.close()

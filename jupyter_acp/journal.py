@@ -61,10 +61,17 @@ class Journal:
         self._first: asyncio.Future[None] | None = None
         self._last_flush = 0.0
         self._loop = asyncio.get_running_loop()
+        self._appended = self._loop.time()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the last event."""
+        return self._loop.time() - self._appended
 
     def append(self, kind: Kind, data: JsonObject, *, turn: str | None, changes: Sequence[Change] = ()) -> Event:
         """Add an event; it is committed within MERGE_SECONDS, at once after a pause, or by `commit`."""
         self._end_delta()
+        self._appended = self._loop.time()
         self.last_seq += 1
         event = Event(seq=self.last_seq, time=round(time.time(), 3), turn=turn, kind=kind, data=data)
         self._events.append(event)

@@ -187,6 +187,12 @@ class Session:
         """Stop the running turn and begin no other; returns when it has ended."""
         await self._loop.finish()
 
+    async def leave(self) -> None:
+        """As `finish`, and end the agent too where it can bring the conversation back."""
+        await self.finish()
+        if (agent := self.host.agent) is not None and (agent.can_resume or agent.can_load):
+            await self._retire("the server was stopped")
+
     async def detach(self, *, write: bool = True) -> None:
         """Let go without ending anything: the agent goes on in its runner, to be taken over later.
 
@@ -326,23 +332,34 @@ class Session:
     async def restart_agent(self) -> None:
         """A new process for the same conversation. Conflict while a turn runs."""
         self._check_idle()
-        await self.host.stop()
         self.host.failures = 0
         self._set_error(None)
-        self._save_row(runner=None)
-        await self.journal.commit(durable=True)
+        await self._retire("restarted on request")
         self.warm_up()
 
     async def start_over(self) -> None:
         """A new agent session whose first prompt carries the conversation so far."""
         self._check_idle()
-        await self.host.stop()
         self.host.failures = 0
-        self._save_row(agent_session_id=None, preface=True, runner=None)
+        self._save_row(agent_session_id=None, preface=True)
         self._set_error(None)
         self.turns.announce(agent_session_id=None)
-        await self.journal.commit(durable=True)
+        await self._retire("restarted without its own memory of the conversation, on request")
         self.warm_up()
+
+    async def rest(self, idle: float) -> bool:
+        """End the agent where nothing has happened for `idle` seconds; whether that was so. The next turn starts it.
+
+        One that cannot bring the conversation back is kept.
+        """
+        agent = self.host.agent
+        busy = self.turns.active or self.turns.waiting or self.questions.pending
+        if agent is None or busy or self._gone or self.journal.quiet < idle:
+            return False
+        if not (agent.can_resume or agent.can_load):
+            return False
+        await self._retire("nothing was asked of it for long; the next request starts it again")
+        return True
 
     async def moved(self, path: str) -> None:
         """The chat was renamed or moved through Jupyter."""
@@ -436,6 +453,18 @@ class Session:
         self.turns.announce(agent_session_id=agent_session_id, config_options=self.inbox.options, error=None)
         await self.journal.commit(durable=True)
         self._save_session_file()
+
+    async def _retire(self, why: str) -> None:
+        """End the agent between two turns."""
+        ended = self.host.retire()
+        self._save_row(runner=None)
+        data = {"code": None, "signal": None, "stderr_tail": "", "message": why}
+        self.journal.append(Kind.AGENT_EXITED, data, turn=None)
+        await self.journal.commit(durable=True)
+        await self.questions.cancel_all()
+        if self._delegation is not None:
+            await self._delegation.abandon()
+        await ended
 
     def _defaults(self) -> dict[str, object]:
         """The agent's own settings that go with the access in force."""

@@ -36,11 +36,24 @@ def chunks(turn: Turn, args: Arguments) -> None:
     _paced(turn, count, delay, lambda number: chunk_text(number, size))
 
 
-@directive("/count N", "delay", "from")
+@directive("/count N", "delay", "from", "record")
 def count(turn: Turn, args: Arguments) -> None:
-    """A numbered stream, one line a chunk, from 1 or `from=`, `delay=` seconds apart."""
+    """A numbered stream, one line a chunk, from 1 or `from=`, `delay=` seconds apart; what was said is added to the
+    file `record=`."""
     first = int(args.option("from", "1"))
-    _paced(turn, args.count(0, 10), args.seconds("delay"), lambda number: f"{first + number}\n")
+    record = None
+    if "record" in args.options:
+        record = os.open(turn.path(args.option("record")), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def said(number: int) -> None:
+        if record is not None:
+            os.write(record, f"{first + number}\n".encode())
+
+    try:
+        _paced(turn, args.count(0, 10), args.seconds("delay"), lambda number: f"{first + number}\n", said)
+    finally:
+        if record is not None:
+            os.close(record)
 
 
 @directive("/stamp N INTERVAL_MS")
@@ -332,11 +345,14 @@ def sleep(turn: Turn, args: Arguments) -> None:
     turn.sleep(args.number(0, 1))
 
 
-def _paced(turn: Turn, count: int, delay: float, make: Callable[[int], str]) -> None:
+def _paced(
+    turn: Turn, count: int, delay: float, make: Callable[[int], str], said: Callable[[int], None] = lambda _: None
+) -> None:
     for number in range(count):
         if number and delay:
             turn.sleep(delay)
         turn.text(make(number))
+        said(number)
 
 
 def _ask(turn: Turn, method: str, params: dict[str, Any], *, wait: bool = False) -> Any:

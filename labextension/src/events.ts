@@ -245,6 +245,7 @@ export type Payload =
       readonly kind: 'agent_exited';
       readonly code: number | null;
       readonly signal: string;
+      readonly message: string;
       readonly stderrTail: string;
     }
   | { readonly kind: 'usage'; readonly usage: Usage }
@@ -720,6 +721,7 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
         kind,
         code: number(data.code),
         signal: text(data.signal),
+        message: text(data.message),
         stderrTail: text(data.stderr_tail)
       };
     case 'usage': {

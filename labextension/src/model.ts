@@ -265,7 +265,7 @@ export function apply(state: ChatState, event: AcpEvent): ChatState {
       if (told) {
         return next;
       }
-      const how = event.signal || (event.code === null ? '' : String(event.code));
+      const how = event.signal || (event.code === null ? event.message : String(event.code));
       return addNotice(next, event, 'agent_exited', how, event.stderrTail);
     }
     case 'notice':

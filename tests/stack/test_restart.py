@@ -213,6 +213,28 @@ async def test_a_clean_stop_leaves_the_turn_running_and_the_next_server_goes_on_
     assert chat.text(turn).split() == [str(n) for n in range(1, 201)]
 
 
+async def test_a_server_that_is_told_to_end_its_turns_leaves_no_turn_and_no_agent_when_it_stops(
+    tmp_path: Path,
+) -> None:
+    server = ServerProcess(tmp_path, {"end_turns_on_stop": True})
+    await server.start()
+    chat = await server.drive.open()
+    turn = await chat.submit("/pid\n/sleep 600")
+    following = await chat.submit("/text following")
+    await chat.until_kind("message_delta")
+    agent = int(chat.text(turn))
+    await chat.hang_up()
+    await server.stop()
+    assert not alive(agent)
+    assert [*(server.folder / "runtime" / "acp").iterdir()] == []
+    await server.start()
+    await chat.until_kind("turn_ended", id=following)
+    assert chat.of("turn_ended", turn)[0]["stop_reason"] == "cancelled"
+    assert (chat.text(following), chat.of("agent_started")[-1]["how"]) == ("following", "resume")
+    await server.drive.hang_up()
+    await server.end()
+
+
 async def test_sessions_are_rebuilt_from_the_files_beside_the_chats_where_the_database_is_damaged(
     own_server: ServerProcess,
 ) -> None:
@@ -238,6 +260,42 @@ async def test_sessions_are_rebuilt_from_the_files_beside_the_chats_where_the_da
     assert (await again.run("/text on", "t2"))["stop_reason"] == "end_turn"
     messages = (await again.call("GET", "messages"))["messages"]
     assert [message["body"] for message in messages][-3:] == ["noted", "/text on", "on"]
+
+
+async def test_a_project_that_leads_elsewhere_keeps_the_server_neither_from_starting_nor_within_its_folder(
+    own_server: ServerProcess,
+) -> None:
+    server = own_server
+    chat = await server.drive.open(server.chat)
+    await chat.run("/text noted")
+    await server.stop()
+    await chat.hang_up()
+    [database] = server.folder.rglob("coordinator.db")
+    database.write_bytes(b"no database at all" * 300)
+    outside = server.folder / "outside"
+    outside.mkdir()
+    secret = outside / "secret.chat"
+    secret.write_text((server.root / server.chat).read_text())
+    old = outside / "old upload"
+    old.write_text("of somebody else")
+    os.utime(old, (0, 0))
+    for name, target in (("out.chat", secret), ("loop.chat", server.root / "loop.chat"), ("folder.chat", outside)):
+        (server.root / name).symlink_to(target)
+        shutil.copy(server.root / f".{server.chat}.acp.json", server.root / f".{name}.acp.json")
+    (server.root / ".none.chat.acp.json").write_text("[]")
+    (server.root / "away").symlink_to(outside)
+    shutil.rmtree(server.root / ".acp", ignore_errors=True)
+    (server.root / ".acp").mkdir()
+    (server.root / ".acp" / "uploads").symlink_to(outside)
+    before = secret.read_text()
+    await server.start()
+    assert [summary["path"] for summary in await server.drive.ok("GET", "projects", "local", "sessions")] == [
+        server.chat
+    ]
+    again = await server.drive.open(server.chat)
+    assert (await again.run("/text on", "t2"))["stop_reason"] == "end_turn"
+    assert secret.read_text() == before and old.read_text() == "of somebody else"
+    assert "was not rebuilt" in server.log()
 
 
 async def test_a_project_that_was_copied_has_sessions_of_its_own_and_one_that_was_moved_keeps_them(

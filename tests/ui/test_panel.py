@@ -86,6 +86,29 @@ def test_stop_ends_the_turn_and_what_is_queued_runs(chat: Chat, shot: Shot) -> N
     shot("stopped")
 
 
+def test_the_end_is_followed_through_the_ends_of_turns_until_one_scrolls_away(chat: Chat) -> None:
+    to_end = chat.view.get_by_title("To the end")
+    last = chat.view.locator(".jp-acp-turn").last
+    chat.send("/count delay=0.01 100\n/sleep 600")
+    expect(chat.active).to_contain_text("100")
+    chat.send("/markdown")
+    chat.send("/text the last word")
+    chat.view.get_by_role("button", name="Stop").click()
+    expect(chat.ended).to_have_count(3)
+    chat.wait("idle")
+    expect(last.get_by_text("the last word", exact=True).last).to_be_in_viewport()
+    expect(to_end).to_have_count(0)
+    chat.view.locator(".jp-acp-conversation").hover()
+    chat.page.mouse.wheel(0, -600)
+    expect(to_end).to_be_visible()
+    chat.run("/count 50")
+    expect(to_end).to_be_visible()
+    expect(last.locator(".jp-acp-turn-foot")).not_to_be_in_viewport()
+    to_end.click()
+    expect(last.locator(".jp-acp-turn-foot")).to_be_in_viewport()
+    expect(to_end).to_have_count(0)
+
+
 def test_a_stopped_turn_can_be_continued(chat: Chat, lab: Lab) -> None:
     (lab.root / "hello.py").write_text("")
     chat.send("/count 5\n/sleep 600")

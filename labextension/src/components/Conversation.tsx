@@ -193,8 +193,16 @@ export function Conversation(props: {
   };
   // Markdown is drawn after us, so it is the size of the content that says when there is more to see
   const content = React.useRef<HTMLDivElement>(null);
+  // where we, or shorter content, have put it: a scroll event that finds it there is nobody's wish
+  const put = React.useRef(0);
+  const follow = () => {
+    if (isAtEnd.current) {
+      toEnd();
+    }
+    put.current = scroller.current!.scrollTop;
+  };
   React.useLayoutEffect(() => {
-    const observer = new ResizeObserver(() => isAtEnd.current && toEnd());
+    const observer = new ResizeObserver(follow);
     observer.observe(content.current!);
     observer.observe(scroller.current!);
     return () => observer.disconnect();
@@ -206,10 +214,15 @@ export function Conversation(props: {
       node.scrollTop += node.scrollHeight - before.current.height;
     }
     before.current = { first, height: node.scrollHeight };
+    follow();
   });
   const onScroll = () => {
     const node = scroller.current!;
-    isAtEnd.current = node.scrollHeight - node.scrollTop - node.clientHeight < 40;
+    if (node.scrollHeight - node.scrollTop - node.clientHeight < 40) {
+      isAtEnd.current = true;
+    } else if (node.scrollTop !== put.current) {
+      isAtEnd.current = false;
+    }
     setAway(!isAtEnd.current);
   };
   const { active } = state;
