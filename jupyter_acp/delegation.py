@@ -123,9 +123,10 @@ class Delegation:
         await self._terminals.kill_all()
 
     async def close(self) -> None:
-        """End every call and every command, for good."""
+        """End every call, every command and the executor, for good."""
         await self.abandon()
         await self._terminals.close()
+        await self._executor.stop()
 
     async def _run(self, request_id: RequestId, method: str, params: JsonObject) -> None:
         code, message = INTERNAL, ""

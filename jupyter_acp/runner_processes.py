@@ -21,7 +21,7 @@ _Process = tuple[int, int, float]
 """Parent, session (macOS: group), age in seconds."""
 
 
-def _from_proc(mark: bytes) -> tuple[dict[int, _Process], set[int]]:
+def _from_proc(mark: bytes | None) -> tuple[dict[int, _Process], set[int]]:
     table, marked = {}, set()
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     tick = os.sysconf("SC_CLK_TCK")
@@ -37,14 +37,14 @@ def _from_proc(mark: bytes) -> tuple[dict[int, _Process], set[int]]:
                 continue
             pid = int(name)
             table[pid] = (int(fields[1]), int(fields[3]), now - int(fields[19]) / tick)
-            if uid in (0, os.stat(f"/proc/{name}").st_uid):
+            if mark is not None and uid in (0, os.stat(f"/proc/{name}").st_uid):
                 with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
                     if mark in b"\0" + file.read():
                         marked.add(pid)
     return table, marked
 
 
-def _from_ps(mark: bytes) -> tuple[dict[int, _Process], set[int]]:
+def _from_ps(mark: bytes | None) -> tuple[dict[int, _Process], set[int]]:
     table, marked = {}, set()
     show_env = "-E" if sys.platform == "darwin" else ""
     with os.popen(f"ps -A -ww {show_env} -o pid=,ppid=,pgid=,stat=,etime=,command=") as pipe:
@@ -57,14 +57,14 @@ def _from_ps(mark: bytes) -> tuple[dict[int, _Process], set[int]]:
             for part in clock.split(":"):
                 age = age * 60 + int(part)
             table[int(pid)] = (int(parent), int(group), float(age + 86400 * int(days or 0)))
-            if command and mark.strip(b"\0").decode() in command[0]:
+            if mark is not None and command and mark.strip(b"\0").decode() in command[0]:
                 marked.add(int(pid))
     return table, marked
 
 
-def tree(root: int | None, run: str, session: int | None = None) -> dict[int, float]:
+def tree(root: int | None, run: str | None, session: int | None = None) -> dict[int, float]:
     """Living processes of a run and their ages: below `root`, in `session`, marked with `run`, and all below those."""
-    mark = f"\0{MARK}={run}\0".encode()
+    mark = None if run is None else f"\0{MARK}={run}\0".encode()
     table, found = _from_proc(mark) if os.path.isdir("/proc/self") else _from_ps(mark)
     found |= {pid for pid, (_, sid, _) in table.items() if session is not None and sid == session}
     if root is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment, finish_all
 from jupyter_acp.kernel_exec.paths import Root
-from jupyter_acp.kernel_exec.processes import MARKER, kill_tree
+from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +33,6 @@ _RATE = 2 << 20  # bytes per second of pieces, at most; the rest is dropped from
 _DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
 _KILL_WITHIN = 5.0
 _WINDOW = (40, 120)
-
-# The session's leader takes the terminal by opening it. A shell does that; forking Python to do it would not be safe
-# beside threads. `exec` leaves pid, exit status and signal to the command itself.
-_TAKE_TERMINAL = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 
 
 class LocalExecutor:
@@ -71,6 +67,7 @@ class LocalExecutor:
         self._max_output_limit = max_output_limit
         self._file_limit = file_limit
         self._commands: set[LocalCommand] = set()
+        self._spawner = Spawner()
         self._stopped = False
 
     @property
@@ -98,11 +95,11 @@ class LocalExecutor:
         """See `Executor.spawn`. `output_limit` is cut to `max_output_limit`."""
         limit = self._output_limit if output_limit is None else min(max(output_limit, 0), self._max_output_limit)
         identity = secrets.token_hex(8)
-        environment = {**command_environment(self._environ), **(env or {}), MARKER: identity}
+        environment = {**command_environment(self._environ), **(env or {})}
         argv = [_shell(), "-c", command] if isinstance(command, str) else list(command)
         folder = self._root.open_directory(cwd)
         try:
-            process, master, slave = await _start(argv, folder, environment)
+            process, master, slave = await self._start(argv, folder, environment, identity)
         finally:
             os.close(folder)
         started = LocalCommand(
@@ -128,7 +125,31 @@ class LocalExecutor:
         try:
             await finish_all(command.close() for command in list(self._commands))
         finally:
+            await self._spawner.close()
             self._root.close()
+
+    async def _start(
+        self, argv: list[str], folder: int, environment: dict[str, str], identity: str
+    ) -> tuple[Child, int, int]:
+        """The process, leader of its own session and terminal, and the terminal's two ends."""
+        place = _place(folder)
+        if not argv or not _can_start(argv[0], place, environment):
+            raise ExecutorError(f"{argv[0] if argv else 'the command'}: not found, or not executable")
+        for text in (*argv, *environment, *environment.values()):
+            if "\0" in text:
+                raise ExecutorError(f"{argv[0]}: cannot start: a NUL in an argument or a variable")
+        if any("=" in name for name in environment):
+            raise ExecutorError(f"{argv[0]}: cannot start: a `=` in the name of a variable")
+        with ExitStack() as undo:
+            master, slave = os.openpty()
+            undo.callback(os.close, master)
+            undo.callback(os.close, slave)
+            _set_up_terminal(slave)
+            os.set_blocking(master, False)
+            environment = {**environment, "PWD": place}
+            child = await self._spawner.start(argv, environment, run=identity, folder=folder, terminal=slave)
+            undo.pop_all()
+        return child, master, slave
 
     def _read(self, path: str, line: int | None, limit: int | None) -> str:
         with self._root.open_read(path) as file:
@@ -177,7 +198,7 @@ class LocalCommand:
     def __init__(
         self,
         identity: str,
-        process: asyncio.subprocess.Process,
+        process: Child,
         master: int,
         slave: int,
         *,
@@ -223,13 +244,13 @@ class LocalCommand:
     async def kill(self, grace: float = 0.5) -> None:
         """See `Command.kill`. ExecutorError if something is still there after 5 s (it waits for the kernel)."""
         if self._process.returncode is None and grace > 0:
-            await asyncio.to_thread(kill_tree, self.id, self._leader(), signal.SIGTERM)
+            await asyncio.to_thread(self._process.signal, signal.SIGTERM)
             await asyncio.wait([self._task], timeout=grace)
         try:
             async with asyncio.timeout(_KILL_WITHIN):
                 # until none is left: one of them may have forked between the look and the blow
                 # (a look at intervals, for the kernel tells nobody but a parent)
-                while await asyncio.to_thread(kill_tree, self.id, self._leader(), signal.SIGKILL):  # noqa: ASYNC110
+                while await asyncio.to_thread(self._process.signal, signal.SIGKILL):  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
                 await self._process.wait()
         except TimeoutError as exc:
@@ -250,10 +271,6 @@ class LocalCommand:
 
     def _failure(self) -> BaseException | None:
         return None if self._task.cancelled() else self._task.exception()
-
-    def _leader(self) -> int | None:
-        # its number belongs to someone else as soon as it was waited for
-        return self.pid if self._process.returncode is None else None
 
     async def _follow(self) -> None:
         """Deliver what comes, then the exit."""
@@ -344,38 +361,6 @@ class LocalCommand:
         if self._slave >= 0:
             os.close(self._slave)
             self._slave = -1
-
-
-async def _start(
-    argv: list[str], folder: int, environment: dict[str, str]
-) -> tuple[asyncio.subprocess.Process, int, int]:
-    """The process, leader of its own session and terminal, and the terminal's two ends."""
-    place = _place(folder)
-    if not argv or not _can_start(argv[0], place, environment):
-        raise ExecutorError(f"{argv[0] if argv else 'the command'}: not found, or not executable")
-    with ExitStack() as undo:
-        master, slave = os.openpty()
-        undo.callback(os.close, master)
-        undo.callback(os.close, slave)
-        _set_up_terminal(slave)
-        os.set_blocking(master, False)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_TAKE_TERMINAL,
-                os.ttyname(slave),
-                *argv,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                # by descriptor, so that nobody can put a link in its place
-                cwd=f"/proc/self/fd/{folder}" if sys.platform == "linux" else place,
-                env={**environment, "PWD": place},
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as exc:  # ValueError: a NUL in an argument, a `=` in a variable's name
-            raise ExecutorError(f"{argv[0]}: cannot start: {exc}") from exc
-        undo.pop_all()
-    return process, master, slave
 
 
 def _place(folder: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 import tracemalloc
@@ -429,6 +430,74 @@ def test_a_command_that_starts_while_the_executor_stops_does_not_stay(tmp_path: 
     before = len(os.listdir("/dev/fd"))
     run(test)
     assert len(os.listdir("/dev/fd")) == before
+
+
+@pytest.mark.parametrize("steps", [*range(8), 50, 200])
+def test_a_start_that_is_cancelled_at_any_moment_leaves_no_process(tmp_path: Path, steps: int) -> None:
+    async def test() -> None:
+        here = LocalExecutor(tmp_path)
+        await (await here.spawn("true")).wait()
+        starting = asyncio.ensure_future(here.spawn("echo $$ > pid; exec sleep 61"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        if not starting.cancelled():
+            await starting.result().close()
+        # another one's answer comes after all that the first may still do
+        await (await here.spawn("true")).wait()
+        await until(lambda: not sleeping(tmp_path))
+        await here.stop()
+
+    before = len(os.listdir("/dev/fd"))
+    run(test)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_command_has_no_descriptor_of_ours(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            listener = Listener()
+            await (await here.spawn(["ls", "/proc/self/fd"], on_output=listener.output)).wait()
+            # the last is the folder that ls reads
+            assert listener.text.split() == ["0", "1", "2", "3"]
+
+    run(test)
+
+
+def test_commands_start_again_after_the_process_that_starts_them_was_killed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            first = await here.spawn("sleep 61")
+            [keeper] = parents(first.pid)
+            [spawner] = parents(keeper)
+            for pid in (spawner, keeper):
+                os.kill(pid, signal.SIGKILL)
+            assert (await first.wait()).signal == "SIGKILL"
+            await first.kill()
+            assert not alive(first.pid)
+            assert (await (await here.spawn("exit 3")).wait()).code == 3
+
+    run(test)
+
+
+def parents(pid: int) -> list[int]:
+    """Of a process: one."""
+    with open(f"/proc/{pid}/stat") as file:
+        return [int(file.read().rpartition(")")[2].split()[1])]
+
+
+def sleeping(folder: Path) -> bool:
+    """Whether a command that has written its number into `folder` still runs."""
+    file = folder / "pid"
+    return file.exists() and (text := file.read_text()) != "" and alive(int(text))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return once it does; the end of another's process tells nobody."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 def test_a_listener_that_is_stuck_does_not_save_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ async def test_a_command_gets_no_key_and_nothing_of_jupyter(chat: Any, monkeypat
     assert "PATH=" in output
     assert "sk-marker" not in output
     # Ours marks the command's processes, so that all of them can be ended.
-    assert "JUPYTER_" not in output.replace("JUPYTER_ACP_EXEC", "")
+    assert "JUPYTER_" not in output.replace("JUPYTER_ACP_RUN", "")
 
 
 async def test_fifty_megabytes_of_output_leave_a_tail_and_the_server_answers_meanwhile(chat: Any, drive: Any) -> None:

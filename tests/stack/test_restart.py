@@ -140,6 +140,23 @@ async def test_a_delegated_call_that_the_crash_cut_off_is_answered_so_that_the_a
     assert ended["data"]["stop_reason"] in ("end_turn", "error")
 
 
+async def test_the_commands_that_the_server_ran_for_an_agent_end_with_it_however_they_left(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat, agent="delegating")
+    await chat.submit("/terminal env -i setsid sh -c 'sleep 600 >/dev/null 2>&1 & echo $!'; sleep 600")
+    await chat.until_kind("terminal_output")
+    pid = int("".join(data["data"] for data in chat.of("terminal_output")))
+    assert alive(pid)
+    server.kill()
+    await chat.hang_up()
+    async with asyncio.timeout(10):
+        # nobody is left who could tell
+        while alive(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await server.start()
+
+
 async def test_an_agent_and_its_runner_that_died_with_the_server_end_the_turn_and_the_queue_goes_on(
     server: ServerProcess,
 ) -> None:

@@ -1,0 +1,119 @@
+"""The process that the commands of one executor are started by, so that none of what they start gets away.
+
+Standard library only, without the package around it (as `runner`); `spawner` is the other end. For each command it
+forks a *keeper*, the parent of the command and of every process that the command leaves behind (a double fork below
+a keeper stays below it, whatever became of its session and its environment). Where the server is gone, so is all of it.
+
+A request on stdin, a unix socket, is HEADER (size), with three descriptors beside it: the command's folder, its
+terminal, and where its keeper reports; and JSON `{argv, env}`. The report: one JSON line `{pid, keeper}` or `{error}`,
+one `{status}`, and the end of the file once nothing of the command is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import socket
+import struct
+
+from jupyter_acp.runner_processes import adopt_orphans, kill_all, tree
+
+START = """import sys, types
+for name in ("jupyter_acp", "jupyter_acp.kernel_exec"):
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [sys.argv[1] + name[len("jupyter_acp"):].replace(".", "/")]
+from jupyter_acp.kernel_exec.keeper import main
+main()"""
+"""What `python -I -S -E -c` runs, with the folder of the package."""
+
+HEADER = struct.Struct(">I")
+
+
+def main() -> None:
+    """Serve requests until the server is gone."""
+    adopt_orphans()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are reaped by the kernel
+    connection = socket.socket(fileno=0)
+    while request := _request(connection):
+        spec, descriptors = request
+        if os.fork() == 0:
+            os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), connection.detach())
+            _keep(spec, *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+    kill_all(lambda: set(tree(os.getpid(), None)), timeout=10.0)
+
+
+def _request(connection: socket.socket) -> tuple[dict[str, object], list[int]] | None:
+    try:
+        head, descriptors, _flags, _address = socket.recv_fds(connection, HEADER.size, 3)
+        if len(head) < HEADER.size:
+            return None
+        left = HEADER.unpack(head)[0]
+        data = bytearray()
+        while left > len(data):
+            if not (piece := connection.recv(left - len(data))):
+                return None
+            data += piece
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # as it is not of itself, where it was received
+    return json.loads(data), descriptors
+
+
+def _keep(spec: dict[str, object], folder: int, terminal: int, report: int) -> None:
+    """Start the command and wait for it and all that it leaves behind."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        adopt_orphans()
+        with open(report, "w", buffering=1) as out:
+            pid, error = _start(spec, folder, terminal)
+            os.close(folder)
+            os.close(terminal)
+            if error:
+                out.write(json.dumps({"error": error}) + "\n")
+                return
+            try:
+                out.write(json.dumps({"pid": pid, "keeper": os.getpid()}) + "\n")
+            except BrokenPipeError:  # who asked for it is gone, and nobody else will ever know of it
+                kill_all(lambda: set(tree(os.getpid(), None)), timeout=10.0)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    ended, status = os.wait()
+                    if ended == pid:
+                        with contextlib.suppress(BrokenPipeError):  # let go of
+                            out.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
+    finally:
+        os._exit(0)
+
+
+def _start(spec: dict[str, object], folder: int, terminal: int) -> tuple[int, str]:
+    """Fork and exec. The pid and no error, or an error for the person."""
+    argv, env = spec["argv"], spec["env"]
+    assert isinstance(argv, list) and isinstance(env, dict)
+    failed, failure = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            os.fchdir(folder)
+            os.login_tty(terminal)  # a session of its own, with the terminal as its stdin, stdout and stderr
+            os.execvpe(argv[0], argv, env)
+        except OSError as exc:
+            os.write(failure, str(exc.errno or 0).encode())
+        except BaseException:
+            os.write(failure, str(errno.EINVAL).encode())
+        finally:
+            os._exit(127)
+    os.close(failure)
+    reason = os.read(failed, 64)
+    os.close(failed)
+    if reason:
+        os.waitpid(pid, 0)
+        return pid, os.strerror(int(reason))
+    return pid, ""
