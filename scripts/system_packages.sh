@@ -1,5 +1,5 @@
 #!/bin/sh
-# Programs that the tests drive and pip cannot bring: Chromium, and bubblewrap on Linux.
+# Programs that the tests drive and pip cannot bring: Chromium, and on Linux bubblewrap and strace.
 # As root on Debian they are installed; elsewhere what is missing is named, and the tests that need it fail by themselves.
 set -u
 
@@ -8,8 +8,9 @@ if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null 
     ! [ -d "/Applications/Google Chrome.app" ] && ! [ -d "/Applications/Chromium.app" ]; then
     missing="chromium"
 fi
-if [ "$(uname)" = Linux ] && ! command -v bwrap >/dev/null; then
-    missing="$missing bubblewrap"
+if [ "$(uname)" = Linux ]; then
+    command -v bwrap >/dev/null || missing="$missing bubblewrap"
+    command -v strace >/dev/null || missing="$missing strace"
 fi
 [ -n "$missing" ] || exit 0
 

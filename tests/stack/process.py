@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ TOKEN = "0123456789abcdef"
 class ServerProcess:
     """The server, its folders, and a `Drive` for it."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], *, name: str = "config") -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], *, name: str = "config", under: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.root = folder / "project"
         self.root.mkdir(exist_ok=True)
@@ -30,6 +33,7 @@ class ServerProcess:
         self.chat = ""
         self._config = config
         self._name = name
+        self._under = under
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -69,7 +73,7 @@ class ServerProcess:
         }
         with (self.folder / f"{self._name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyter_server"],
+                [*self._under, sys.executable, "-m", "jupyter_server"],
                 env=environment,
                 stdout=log,
                 stderr=log,
