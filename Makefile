@@ -23,7 +23,7 @@ unexport VIRTUAL_ENV
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint ruff mypy front format test-agents test-faults bench wheel lock clean check-node system-packages
+.PHONY: help demo test setup lint ruff mypy front format test-agents test-faults soak bench wheel lock clean check-node system-packages
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -63,8 +63,12 @@ test-agents: setup $(REAL_AGENTS)
 
 # kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on
 test-faults: setup
-	FAULT_SEEDS=$${FAULT_SEEDS:-60} MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50} \
-		$(PY) -m pytest tests/faults tests/test_turns_model.py $(ARGS)
+	FAULT_SEEDS=$${FAULT_SEEDS:-200} MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50} \
+		$(PY) -m pytest tests/faults/test_kills.py tests/test_turns_model.py $(ARGS)
+
+# 16 sessions under random faults for SOAK_MINUTES; memory and descriptors of the server are printed
+soak: setup
+	SOAK_MINUTES=$${SOAK_MINUTES:-30} $(PY) -m pytest -s tests/faults/test_soak.py $(ARGS)
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks $(ARGS)
