@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import options
+from .answer import Answer
 from .events import JsonObject, Kind
 from .exceptions import AgentError
 from .journal import Journal
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 _DELTAS = {"agent_message_chunk": Kind.MESSAGE_DELTA, "agent_thought_chunk": Kind.THOUGHT_DELTA}
 _BAD_LINES_SHOWN = 20
 _PIECE = 64 << 10
-_PIECES = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,8 +60,7 @@ class Inbox:
         self.options: list[JsonObject] = []
         self.delegated: Callable[[str], bool] = lambda terminal_id: False
         self.tool_calls = self._no_calls()
-        self.text: list[str] = []
-        self._joined = 0
+        self.answer = Answer()
         self._early: list[JsonObject] = []
         self._tails = TerminalTails()
         self._commands: JsonObject | None = None
@@ -74,8 +73,7 @@ class Inbox:
     def begin(self, turn: str) -> None:
         """A turn starts: its messages are new."""
         self.turn = turn
-        self.text = []
-        self._joined = 0
+        self.answer = Answer()
         self._message = None
         self._break = False
         self._thoughts = 0
@@ -178,15 +176,11 @@ class Inbox:
             return
         self._thinking = False
         if message_id != self._message or self._break:
-            if self.text and text and (self._break or self._message is not None):
+            if self.answer and text and (self._break or self._message is not None):
                 text = "\n\n" + text
             self._message = message_id
             self._break = False
-        self.text.append(text)
-        if len(self.text) - self._joined > _PIECES:
-            # A string of a few characters takes 70 bytes: a long answer is kept in long pieces.
-            self.text[self._joined :] = ["".join(self.text[self._joined :])]
-            self._joined += 1
+        self.answer.append(text)
         self._journal.delta(kind, f"{owner}-agent", text, turn=self.turn)
 
     def _other(self, name: object, update: JsonObject) -> None:
@@ -211,7 +205,7 @@ class Inbox:
             # The history is in our log, and an echo of the prompt (vibe) is no second message.
             return
         elif name in ("tool_call", "tool_call_update"):
-            self._break = bool(self.text)
+            self._break = bool(self.answer)
             self._thinking = False
             self._tool_call(update)
         else:

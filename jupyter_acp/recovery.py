@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .answer import Answer
 from .chatfile import ChatFile
 from .events import JsonObject, Kind
 from .records import TurnRow
@@ -19,7 +20,7 @@ NEWEST_TURNS = 3
 class Logged:
     """What the log has of one turn: the agent's text, its tool calls by id, and the data and time of its end."""
 
-    text: list[str] = field(default_factory=list)
+    answer: Answer = field(default_factory=Answer)
     tool_calls: dict[str, JsonObject] = field(default_factory=dict)
     ended: JsonObject | None = None
     ended_at: float = 0.0
@@ -38,7 +39,7 @@ async def logged(store: Store, session_id: str, turn_id: str) -> Logged:
         for event in map(json.loads, events):
             after, kind, data = event["seq"], event["kind"], event["data"]
             if kind == Kind.MESSAGE_DELTA and data.get("role") == "agent":
-                found.text.append(data.get("text", ""))
+                found.answer.append(data.get("text", ""))
             elif kind == Kind.TOOL_CALL:
                 found.tool_calls[data["toolCallId"]] = data
             elif kind == Kind.TURN_ENDED:

@@ -565,7 +565,7 @@ class Session:
         """What the agent has said and done so far in a turn that goes on."""
         found = await logged(self._store, self.row.id, turn_id)
         self.inbox.begin(turn_id)
-        self.inbox.text += found.text
+        self.inbox.answer = found.answer
         for call in found.tool_calls.values():
             self.inbox.tool_calls.restore(call)
 
@@ -584,7 +584,7 @@ class Session:
                 found = await logged(self._store, self.row.id, turn.id)
                 error = found.ended.get("error") if found.ended else None
                 self.conversation.add_answer(
-                    turn, "".join(found.text), turn.stop_reason, error, at=found.ended_at or None
+                    turn, str(found.answer), turn.stop_reason, error, at=found.ended_at or None
                 )
 
     # --- what the agent asks -----------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ class TurnLoop:
             self._inbox.close_tool_calls("cancelled")
         turn = self._turns.active
         assert turn is not None
-        self._conversation.add_answer(turn, "".join(self._inbox.text), reason, error)
+        self._conversation.add_answer(turn, str(self._inbox.answer), reason, error)
         self._turns.finish(turn, reason, error)
         self._inbox.turn = None
         self._over.set()

@@ -184,3 +184,15 @@ async def test_a_path_that_is_no_chat_of_the_project_is_refused(drive: Any, path
     status, _ = await drive.request("POST", "projects", "local", "sessions", body={"path": path})
     assert status in (400, 403, 404)
     assert not (drive.root.parent / "a.chat").exists()
+
+
+async def test_an_answer_that_no_file_should_hold_is_whole_in_the_log_and_shortened_in_the_chat(drive: Any) -> None:
+    chat = await drive.open("a.chat")
+    await chat.run("/chunks 5000 1000")
+    await saved(drive, chat)
+    body = (await chat.call("GET", "messages"))["messages"][-1]["body"]
+    said = chat.text("t1")
+    head, _, rest = body.partition("\n\n*[")
+    note, _, tail = rest.partition("]*\n\n")
+    assert len(said) == 5_000_000 and len(body) < 4_500_000
+    assert said.startswith(head) and said.endswith(tail) and "characters are left out here" in note
