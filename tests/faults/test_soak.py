@@ -25,6 +25,8 @@ from tornado.websocket import WebSocketClosedError
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0.5"))
 SESSIONS = 16
+#: turns of one chat, which a server has in memory while it is open; then the next is begun
+TURNS = 100
 #: seconds, about
 FAULT_EVERY, SERVER_EVERY, SAMPLE_EVERY = 4.0, 60.0, 10.0
 #: memory that may be added in the second half: what the newest turns keep, and what Python does not give back
@@ -56,12 +58,20 @@ class Person:
 
     async def live(self, until: float) -> None:
         """Turn after turn."""
-        summary = await self._insist(lambda: self._ask("POST", body={"path": f"{self.name}.chat", "agent": "demo"}))
-        self.id = summary["id"]
         while time.monotonic() < until:
+            if self.turns % TURNS == 0:
+                await self._begin_chat()
             self.turns += 1
             await self._turn(f"{self.name}-{self.turns}")
         await self._hang_up()
+
+    async def _begin_chat(self) -> None:
+        await self._hang_up()
+        if self.id:
+            await self._insist(lambda: self._ask("DELETE", self.id, gone=True))
+        body = {"path": f"{self.name}-{self.turns}.chat", "agent": "demo"}
+        self.id = (await self._insist(lambda: self._ask("POST", body=body)))["id"]
+        self._seq = 0
 
     async def _turn(self, name: str) -> None:
         count, stop = self.dice.randrange(5, 60), self.dice.random() < 0.1
@@ -143,11 +153,11 @@ class Person:
             while await socket.read_message() is not None:
                 pass
 
-    async def _ask(self, method: str, *path: str, body: object = None) -> Any:
+    async def _ask(self, method: str, *path: str, body: object = None, gone: bool = False) -> Any:
         status, answer = await self.server.drive.request(method, "projects", "local", "sessions", *path, body=body)
         if status >= 500:
             raise Refused(answer)
-        assert status < 400, (status, answer)
+        assert status < 400 or (gone and status == 404), (status, answer)
         return answer
 
     async def _insist(self, ask: Callable[[], Awaitable[_T]]) -> _T:
