@@ -169,26 +169,6 @@ def test_what_is_queued_can_be_edited_withdrawn_and_sent_now(chat: Chat, shot: S
     expect(chat.ended.locator(".jp-acp-said")).to_have_text(["/sleep 600", "/text three", "/text changed"])
 
 
-def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Chat, lab: Lab, shot: Shot) -> None:
-    chat.run("/text before")
-    lab.stop()
-    expect(chat.view).to_have_attribute("data-connection", "waiting")
-    chat.send("/text after")
-    unsent = chat.view.locator(".jp-acp-unsent")
-    expect(unsent).to_have_attribute("data-state", "failed")
-    expect(unsent).to_contain_text("Not sent")
-    shot("away")
-    # JupyterLab says so too, in a dialog that is in the way
-    lost = chat.page.locator(".jp-Dialog", has_text="Server Connection Error")
-    chat.page.add_locator_handler(lost, lambda: lost.get_by_role("button", name="Close").click())
-    lab.start()
-    chat.wait("idle")
-    expect(unsent).to_have_count(1)
-    unsent.get_by_role("button", name="Send again").click()
-    expect(unsent).to_have_count(0)
-    expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("after")
-
-
 def test_options_are_chosen_and_show_what_the_agent_says(chat: Chat, shot: Shot) -> None:
     def picker(id: str):  # type: ignore[no-untyped-def]
         return chat.view.locator(f'.jp-acp-picker[data-option-id="{id}"]')

@@ -1,0 +1,38 @@
+"""The server ends, dies or loses the agents to another while the panel is open: what is seen, kept and found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import PATIENCE, Chat, Lab
+
+Shot = Callable[[str], None]
+
+# the panel asks again after 15 seconds at the latest, and the server looks every other second
+RECOVERY = 20_000 + PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def lab_afterwards(lab: Lab) -> Iterator[None]:
+    """The server runs again when the test is over, however it went."""
+    yield
+    lab.start()
+
+
+def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Chat, lab: Lab, shot: Shot) -> None:
+    chat.run("/text before")
+    lab.stop()
+    chat.is_cut_off()
+    chat.send("/text after")
+    expect(chat.unsent).to_have_attribute("data-state", "failed")
+    expect(chat.unsent).to_contain_text("Not sent")
+    shot("away")
+    lab.start()
+    chat.wait("idle", timeout=RECOVERY)
+    expect(chat.unsent).to_have_count(1)
+    chat.unsent.get_by_role("button", name="Send again").click()
+    expect(chat.unsent).to_have_count(0)
+    expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("after")
