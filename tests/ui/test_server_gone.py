@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from .conftest import PATIENCE, Chat, Lab
 
@@ -36,3 +37,17 @@ def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Ch
     chat.unsent.get_by_role("button", name="Send again").click()
     expect(chat.unsent).to_have_count(0)
     expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("after")
+
+
+def test_a_request_whose_confirmation_was_lost_is_not_taken_for_one_that_did_not_arrive(chat: Chat) -> None:
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    chat.page.route(re.compile(r"/turns\b"), lose)
+    chat.run("/text arrived")
+    expect(chat.unsent).to_have_count(0)
+    chat.page.reload()
+    chat.wait("idle")
+    expect(chat.view.locator(".jp-acp-said")).to_have_text(["/text arrived"])
+    expect(chat.unsent).to_have_count(0)
