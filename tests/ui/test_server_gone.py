@@ -29,7 +29,7 @@ def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Ch
     chat.is_cut_off()
     chat.send("/text after")
     expect(chat.unsent).to_have_attribute("data-state", "failed")
-    expect(chat.unsent).to_contain_text("Not sent")
+    expect(chat.unsent).to_contain_text("Not sent: the Jupyter server does not answer")
     shot("away")
     lab.start()
     chat.wait("idle", timeout=RECOVERY)
