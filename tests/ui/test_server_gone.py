@@ -12,6 +12,7 @@ from .conftest import PATIENCE, Chat, Lab
 
 Shot = Callable[[str], None]
 
+NUMBERS = 300
 # the panel asks again after 15 seconds at the latest, and the server looks every other second
 RECOVERY = 20_000 + PATIENCE
 
@@ -51,3 +52,50 @@ def test_a_request_whose_confirmation_was_lost_is_not_taken_for_one_that_did_not
     chat.wait("idle")
     expect(chat.view.locator(".jp-acp-said")).to_have_text(["/text arrived"])
     expect(chat.unsent).to_have_count(0)
+
+
+def test_an_answer_during_which_the_server_is_killed_is_there_whole_and_once(chat: Chat, lab: Lab, shot: Shot) -> None:
+    chat.send(f"/count {NUMBERS} delay=0.01")
+    chat.active.locator(".jp-acp-text").wait_for()
+    lab.kill()
+    chat.is_cut_off()
+    expect(chat.active).to_have_count(1)
+    expect(chat.view.locator(".jp-acp-connection")).to_contain_text("No connection")
+    chat.send("/text asked meanwhile")
+    expect(chat.unsent).to_have_attribute("data-state", "failed")
+    expect(chat.unsent).to_contain_text("Not sent: the Jupyter server does not answer")
+    shot("away")
+    lab.start()
+    chat.wait("idle", timeout=RECOVERY)
+    whole = " ".join(str(number) for number in range(1, NUMBERS + 1))
+    expect(chat.ended.locator(".jp-acp-text")).to_have_text(whole, use_inner_text=True)
+    expect(chat.view.locator(".jp-acp-connection")).to_have_text("")
+    expect(chat.unsent).to_have_count(1)
+    chat.unsent.get_by_role("button", name="Send again").click()
+    expect(chat.unsent).to_have_count(0)
+    expect(chat.ended).to_have_count(2)
+    expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("asked meanwhile")
+
+
+def test_a_question_that_was_open_when_the_server_was_killed_is_answered_when_it_is_back(
+    chat: Chat, lab: Lab, shot: Shot
+) -> None:
+    chat.send("/permission Do it\n/text and on")
+    chat.wait("requires_action")
+    expect(chat.permission).to_have_count(1)
+    lab.kill()
+    chat.is_cut_off()
+    allow = chat.permission.get_by_role("button", name="Allow once")
+    allow.click()
+    expect(chat.view.locator(".jp-acp-refusal")).to_contain_text("the Jupyter server does not answer")
+    shot("away")
+    lab.start()
+    chat.wait("requires_action", timeout=RECOVERY)
+    expect(chat.permission).to_have_count(1)
+    allow.click()
+    chat.wait("idle")
+    expect(chat.permission).to_have_count(0)
+    expect(chat.view.locator(".jp-acp-refusal")).to_have_count(0)
+    expect(chat.ended).to_have_count(1)
+    expect(chat.ended).to_contain_text("permission: allow_once")
+    expect(chat.ended).to_contain_text("and on")
