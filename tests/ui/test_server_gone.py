@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import BrowserContext, Route, expect
 
 from .conftest import PATIENCE, Chat, Lab
 
@@ -15,6 +15,7 @@ Shot = Callable[[str], None]
 NUMBERS = 300
 # the panel asks again after 15 seconds at the latest, and the server looks every other second
 RECOVERY = 20_000 + PATIENCE
+TAKEN = "another Jupyter server, started later, has taken over the agents of this folder"
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,14 @@ def lab_afterwards(lab: Lab) -> Iterator[None]:
     """The server runs again when the test is over, however it went."""
     yield
     lab.start()
+
+
+@pytest.fixture
+def newer(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A second server on the folders of the first, not started."""
+    newer = lab.another(f"newer-{request.node.name[:40]}")
+    yield newer
+    newer.stop()
 
 
 def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Chat, lab: Lab, shot: Shot) -> None:
@@ -99,3 +108,40 @@ def test_a_question_that_was_open_when_the_server_was_killed_is_answered_when_it
     expect(chat.ended).to_have_count(1)
     expect(chat.ended).to_contain_text("permission: allow_once")
     expect(chat.ended).to_contain_text("and on")
+
+
+def test_a_server_that_lost_the_agents_to_another_says_so_and_recovers_when_that_has_ended(
+    chat: Chat, lab: Lab, newer: Lab, context: BrowserContext, shot: Shot
+) -> None:
+    parts = [re.compile(r"^1\s+2\s+3\s*$"), re.compile(r"^permission: allow_once\s*4\s+5\s+6\s*$")]
+    chat.send("/count 3\n/permission Do it\n/count from=4 3")
+    chat.wait("requires_action")
+    newer.start()
+    expect(chat.view.locator(".jp-acp-connection")).to_contain_text(TAKEN)
+    expect(chat.view.locator(".jp-acp-connection")).to_be_in_viewport(ratio=1)
+    chat.send("/text asked meanwhile")
+    expect(chat.unsent).to_contain_text(f"Not sent: {TAKEN}")
+    shot("taken")
+    # a page that is opened only now
+    late = Chat(context.new_page(), chat.path)
+    late.page.goto(chat.page.url)
+    failure = late.page.locator(".jp-acp-failure")
+    expect(failure).to_contain_text(TAKEN)
+    there = Chat(context.new_page(), chat.path)
+    there.page.goto(f"{newer.url}lab/workspaces/there/tree/{chat.path}?token={newer.token}")
+    there.wait("requires_action")
+    there.permission.get_by_role("button", name="Allow once").click()
+    there.wait("idle")
+    there.page.close()
+    newer.stop()
+    chat.wait("idle", timeout=RECOVERY)
+    expect(chat.permission).to_have_count(0)
+    expect(chat.ended.locator(".jp-acp-text")).to_have_text(parts)
+    chat.unsent.get_by_role("button", name="Send again").click()
+    expect(chat.unsent).to_have_count(0)
+    expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("asked meanwhile")
+    shot("recovered")
+    failure.get_by_role("button", name="Try again").click()
+    late.wait("idle")
+    expect(late.view.locator(".jp-acp-said")).to_have_count(2)
+    expect(late.unsent).to_have_count(0)
