@@ -360,6 +360,11 @@ export class Chat {
     if (this.state.session.firstSeq !== before.session.firstSeq) {
       this.activity = new Map();
     }
+    const queued = new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')));
+    if (this.unsent.some(one => queued.has(one.id))) {
+      // it arrived, whatever became of the answer to us
+      this._setUnsent(this.unsent.filter(one => !queued.has(one.id)));
+    }
     const newest = events[events.length - 1];
     if (newest && newest.seq > before.session.lastSeq) {
       this.clockSkew = Date.now() / 1000 - newest.time;

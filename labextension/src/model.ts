@@ -116,7 +116,13 @@ export interface Turn {
 /** What is above the running turn: messages of the chat, turns that ended while we looked, what happened to the agent. */
 export type Entry =
   | { readonly type: 'message'; readonly id: string; readonly message: Message }
-  | { readonly type: 'turn'; readonly id: string; readonly turn: Turn }
+  | {
+      readonly type: 'turn';
+      readonly id: string;
+      readonly turn: Turn;
+      /** There was more than the answer, which is not kept any more. */
+      readonly isDiscarded: boolean;
+    }
   | {
       readonly type: 'notice';
       readonly id: string;
@@ -284,9 +290,7 @@ function sessionChanged(state: ChatState, changes: Partial<Summary>): ChatState 
   let { active, queue, entries } = state;
   if (session.firstSeq > state.session.firstSeq) {
     // a person discarded the activity of the turns that have ended
-    entries = entries.map(entry =>
-      entry.type === 'turn' ? { ...entry, turn: answerOf(entry.turn) } : entry
-    );
+    entries = entries.map(entry => (entry.type === 'turn' ? discarded(entry) : entry));
   }
   if (changes.turns) {
     const now = changes.turns.find(turn => turn.id === active?.id);
@@ -307,6 +311,12 @@ function sessionChanged(state: ChatState, changes: Partial<Summary>): ChatState 
     entries,
     permissions: changes.permissions ?? state.permissions
   };
+}
+
+function discarded(entry: Extract<Entry, { type: 'turn' }>): Entry {
+  const turn = answerOf(entry.turn);
+  const isLess = turn.items.length < entry.turn.items.length;
+  return { ...entry, turn, isDiscarded: entry.isDiscarded || isLess };
 }
 
 function addNotice(
@@ -415,7 +425,7 @@ function turnEnded(state: ChatState, event: Extract<AcpEvent, { kind: 'turn_ende
     ...state,
     active: null,
     queue,
-    entries: [...state.entries, { type: 'turn', id: `turn-${turn.id}`, turn }]
+    entries: [...state.entries, { type: 'turn', id: `turn-${turn.id}`, turn, isDiscarded: false }]
   };
 }
 

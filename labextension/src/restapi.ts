@@ -31,7 +31,12 @@ async function request(
   const url =
     URLExt.join(settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
     (query ? URLExt.objectToQueryString(query) : '');
-  const response = await ServerConnection.makeRequest(url, rest, settings);
+  const response = await ServerConnection.makeRequest(url, rest, settings).catch(error => {
+    // browsers say 'Failed to fetch', or something else that tells a person nothing
+    throw error instanceof ServerConnection.NetworkError
+      ? new Error('the Jupyter server does not answer', { cause: error })
+      : error;
+  });
   const body = await response.text();
   let answer: unknown = null;
   try {

@@ -60,9 +60,10 @@ def jp_server_cleanup() -> None:
 class Lab:
     """The server, which may be stopped and started again where it was."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, name: str = "config") -> None:
         self.home = home
         self.root = home / "project"
+        self._name = name
         self.token = secrets.token_hex(16)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -70,9 +71,10 @@ class Lab:
         self.url = f"http://127.0.0.1:{self.port}/"
         # the build of this tree, before whatever an earlier install left in the environment
         extensions = home / "share" / "labextensions"
-        extensions.mkdir(parents=True)
-        (extensions / "jupyter-acp").symlink_to(ROOT / "jupyter_acp" / "labextension")
-        config = home / "config"
+        if not extensions.exists():
+            extensions.mkdir(parents=True)
+            (extensions / "jupyter-acp").symlink_to(ROOT / "jupyter_acp" / "labextension")
+        config = home / name
         (config / "labconfig").mkdir(parents=True)
         (config / "jupyter_server_config.json").write_text(
             json.dumps(
@@ -106,16 +108,23 @@ class Lab:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
+    def another(self, name: str) -> Lab:
+        """A second server of the same folders, as somebody starts who has forgotten the first."""
+        return Lab(self.home, name=name)
+
     def prefer_panel(self, preferred: bool) -> None:
         """Whether pages that are opened from now on prefer the panel to jupyterlab-chat, as the demo does."""
-        page = self.home / "config" / "labconfig" / "page_config.json"
+        page = self.home / self._name / "labconfig" / "page_config.json"
         # said either way: the server keeps what it once read from here
         page.write_text(json.dumps({"acpOpensChats": "true" if preferred else "false"}))
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it where it does not run, and wait until it answers."""
+        if self._process is not None:
+            return
         cli.make_project(self.root)
-        with (self.home / "server.log").open("ab") as log:
+        logged = self.home / f"{self._name}.log"
+        with logged.open("ab") as log:
             self._process = subprocess.Popen(
                 [*cli.lab_command(self.root, self.port, browser=False), "--ServerApp.port_retries=0"],
                 cwd=self.home,
@@ -130,9 +139,9 @@ class Lab:
                 self.ask("GET", "api/acp")
                 return
             except urllib.error.URLError:
-                assert self._process.poll() is None, (self.home / "server.log").read_text()
+                assert self._process.poll() is None, logged.read_text()
                 time.sleep(0.1)
-        raise TimeoutError((self.home / "server.log").read_text())
+        raise TimeoutError(logged.read_text())
 
     def stop(self) -> None:
         """End it; agents that run stay."""
@@ -145,6 +154,13 @@ class Lab:
                     os.killpg(self._process.pid, signal.SIGKILL)
                     self._process.wait()
             self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, to the server alone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """A request to the server, its JSON."""
@@ -172,15 +188,24 @@ class Chat:
         self.ended = self.view.locator('.jp-acp-turn[data-state="ended"]')
         self.queued = self.view.locator(".jp-acp-queued")
         self.permission = self.view.locator(".jp-acp-permission")
+        self.unsent = self.view.locator(".jp-acp-unsent")
+        # of a server that is gone JupyterLab tells too, in a dialog that is in the way
+        lost = page.locator(".jp-Dialog", has_text="Server Connection Error")
+        page.add_locator_handler(lost, lambda: lost.get_by_role("button", name="Close").click())
 
     def send(self, text: str) -> None:
         """Type and press Enter; lines are parted by Shift+Enter."""
         self.input.fill(text)
         self.input.press("Enter")
 
-    def wait(self, state: str) -> None:
+    def wait(self, state: str, *, timeout: float = PATIENCE) -> None:
         """Until the running turn is in this state, `idle` where there is none."""
-        self.page.locator(f'.jp-acp-chat[data-state="{state}"][data-connection="connected"]').wait_for()
+        wanted = f'.jp-acp-chat[data-state="{state}"][data-connection="connected"]'
+        self.page.locator(wanted).wait_for(timeout=timeout)
+
+    def is_cut_off(self) -> None:
+        """Wait until the panel has noticed that its server does not answer."""
+        expect(self.view).to_have_attribute("data-connection", "waiting")
 
     def run(self, text: str) -> Locator:
         """Send, and wait for the end; the turn."""

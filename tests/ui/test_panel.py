@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from .conftest import Chat, Lab
 
@@ -169,26 +169,6 @@ def test_what_is_queued_can_be_edited_withdrawn_and_sent_now(chat: Chat, shot: S
     expect(chat.ended.locator(".jp-acp-said")).to_have_text(["/sleep 600", "/text three", "/text changed"])
 
 
-def test_a_request_that_did_not_arrive_is_kept_and_sent_again_on_demand(chat: Chat, lab: Lab, shot: Shot) -> None:
-    chat.run("/text before")
-    lab.stop()
-    expect(chat.view).to_have_attribute("data-connection", "waiting")
-    chat.send("/text after")
-    unsent = chat.view.locator(".jp-acp-unsent")
-    expect(unsent).to_have_attribute("data-state", "failed")
-    expect(unsent).to_contain_text("Not sent")
-    shot("away")
-    # JupyterLab says so too, in a dialog that is in the way
-    lost = chat.page.locator(".jp-Dialog", has_text="Server Connection Error")
-    chat.page.add_locator_handler(lost, lambda: lost.get_by_role("button", name="Close").click())
-    lab.start()
-    chat.wait("idle")
-    expect(unsent).to_have_count(1)
-    unsent.get_by_role("button", name="Send again").click()
-    expect(unsent).to_have_count(0)
-    expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("after")
-
-
 def test_options_are_chosen_and_show_what_the_agent_says(chat: Chat, shot: Shot) -> None:
     def picker(id: str):  # type: ignore[no-untyped-def]
         return chat.view.locator(f'.jp-acp-picker[data-option-id="{id}"]')
@@ -237,6 +217,50 @@ def test_a_form_is_filled_in_and_an_address_is_shown_before_it_is_opened(chat: C
     answer = {"figures": True, "format": "pdf", "pages": 3, "title": "Sales"}
     expect(chat.ended.last).to_contain_text(f"elicitation: accept {json.dumps(answer)}")
     expect(chat.ended.last).to_contain_text(re.compile("elicitation: (decline|cancel)"))
+
+
+def test_discarded_activity_is_gone_for_good_and_said_to_be_and_the_conversation_stays(chat: Chat, shot: Shot) -> None:
+    def show(where: Locator) -> None:
+        where.get_by_role("button", name="Show activity").click()
+
+    def discard(button: str) -> None:
+        chat.view.get_by_label("More").click()
+        chat.view.get_by_role("button", name="Discard activity").click()
+        dialog = chat.page.locator(".jp-Dialog", has_text="The conversation stays")
+        dialog.get_by_role("button", name=button).click()
+        expect(dialog).to_have_count(0)
+
+    gone = "The details of this turn are not kept any more."
+    details = chat.view.locator(".jp-acp-thought, .jp-acp-plan")
+    answers = chat.view.locator('.jp-acp-message[data-role="agent"]')
+    chat.run("/thought hidden\n/plan Look\n/text the first answer")
+    chat.run("/thought hidden\n/text the second answer")
+    show(chat.ended.first)
+    expect(details).to_have_count(2)
+    discard("Cancel")
+    show(chat.ended.last)
+    expect(details).to_have_count(3)
+    shot("before")
+    discard("Discard")
+    expect(details).to_have_count(0)
+    expect(chat.ended.filter(has_text=gone)).to_have_count(2)
+    expect(answers.first).to_contain_text("the first answer")
+    shot("discarded")
+    chat.run("/thought kept\n/text the third answer")
+    chat.page.reload()
+    chat.wait("idle")
+    expect(chat.view.locator(".jp-acp-said")).to_have_count(3)
+    for answer, text in zip(answers.all(), ("first", "second", "third"), strict=True):
+        expect(answer).to_contain_text(f"the {text} answer")
+        show(answer)
+    expect(answers.filter(has_text=gone)).to_have_count(2)
+    expect(answers.last.locator(".jp-acp-thought")).to_have_count(1)
+    shot("reloaded")
+    # what a person looks at goes from before their eyes
+    discard("Discard")
+    expect(details).to_have_count(0)
+    expect(answers.filter(has_text=gone)).to_have_count(3)
+    expect(answers.last).to_contain_text("the third answer")
 
 
 def test_own_messages_are_edited_and_deleted_and_answers_get_reactions(chat: Chat, lab: Lab) -> None:

@@ -284,6 +284,7 @@ test('discarded activity leaves the answers, and the running turn as it is', () 
     ended.turn.items.map(item => item.type),
     ['text']
   );
+  assert.ok(ended.isDiscarded);
   assert.equal(state.active, running.active);
   assert.equal(state.session.firstSeq, 5);
 });

@@ -60,11 +60,27 @@ function Said(props: {
   );
 }
 
+function NotKept() {
+  const { trans } = useEnvironment();
+  return (
+    <div className="jp-acp-dim jp-acp-not-kept">
+      {trans.__('The details of this turn are not kept any more.')}
+    </div>
+  );
+}
+
 function MessageView(props: { message: Message; name: string; isMine: boolean; isLast: boolean }) {
   const { trans, chat } = useEnvironment();
   const { message, name, isMine, isLast } = props;
   const activity = message.turn === null ? undefined : chat.activity.get(message.turn);
   const [isOpen, setOpen] = React.useState(false);
+  // also where what was shown has been discarded meanwhile
+  const wanted = isOpen && activity === undefined ? message.turn : null;
+  React.useEffect(() => {
+    if (wanted !== null) {
+      void chat.loadActivity(wanted);
+    }
+  }, [chat, wanted]);
   if (message.deleted) {
     return <div className="jp-acp-message jp-acp-dim">{trans.__('Deleted')}</div>;
   }
@@ -72,12 +88,6 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
     const { id, text, edited } = message;
     return <Said id={id} text={text} name={name} isMine={isMine} edited={edited} />;
   }
-  const toggle = () => {
-    setOpen(!isOpen);
-    if (activity === undefined && message.turn !== null) {
-      void chat.loadActivity(message.turn);
-    }
-  };
   return (
     <div
       className="jp-acp-message"
@@ -87,11 +97,7 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
     >
       <div className="jp-acp-sender">{name}</div>
       {isOpen && activity ? <Activity turn={activity} /> : <Markdown text={message.text} />}
-      {isOpen && activity === null && (
-        <div className="jp-acp-dim jp-acp-not-kept">
-          {trans.__('The details of this turn are not kept any more.')}
-        </div>
-      )}
+      {isOpen && activity === null && <NotKept />}
       {message.turn !== null && (
         <TurnFoot
           stopReason={message.stopReason}
@@ -99,7 +105,7 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
           error=""
           isLast={isLast}
         >
-          <button className="jp-acp-link jp-acp-show-activity" onClick={toggle}>
+          <button className="jp-acp-link jp-acp-show-activity" onClick={() => setOpen(!isOpen)}>
             {isOpen ? trans.__('Hide activity') : trans.__('Show activity')}
           </button>
           <ReactionButtons id={message.id} reactions={message.reactions} />
@@ -110,12 +116,18 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
 }
 
 /** A turn that ended while we looked: its answer; the rest on request. */
-function EndedTurn(props: { turn: Turn; isMine: boolean; isLast: boolean; agent: string }) {
+function EndedTurn(props: {
+  turn: Turn;
+  isDiscarded: boolean;
+  isMine: boolean;
+  isLast: boolean;
+  agent: string;
+}) {
   const { trans } = useEnvironment();
-  const { turn, isMine, isLast, agent } = props;
+  const { turn, isDiscarded, isMine, isLast, agent } = props;
   const [isOpen, setOpen] = React.useState(false);
   const answer = React.useMemo(() => answerOf(turn), [turn]);
-  const hasMore = answer.items.length < turn.items.length;
+  const hasMore = isDiscarded || answer.items.length < turn.items.length;
   return (
     <div className="jp-acp-turn" data-turn-id={turn.id} data-state={turn.state}>
       {turn.text && (
@@ -124,6 +136,7 @@ function EndedTurn(props: { turn: Turn; isMine: boolean; isLast: boolean; agent:
       <div className="jp-acp-message" data-role="agent">
         <div className="jp-acp-sender">{agent}</div>
         <Activity turn={isOpen ? turn : answer} />
+        {isOpen && isDiscarded && <NotKept />}
         <TurnFoot
           stopReason={turn.stopReason}
           elapsedMs={turn.elapsedMs}
@@ -156,8 +169,17 @@ function EntryView(props: {
     case 'notice':
       return <NoticeCard item={entry.item} />;
     case 'turn': {
-      const isMine = entry.turn.user.username === username;
-      return <EndedTurn turn={entry.turn} isMine={isMine} isLast={isLast} agent={agent} />;
+      const { turn, isDiscarded } = entry;
+      const isMine = turn.user.username === username;
+      return (
+        <EndedTurn
+          turn={turn}
+          isDiscarded={isDiscarded}
+          isMine={isMine}
+          isLast={isLast}
+          agent={agent}
+        />
+      );
     }
     default: {
       const { message } = entry;
