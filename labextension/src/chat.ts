@@ -21,6 +21,9 @@ import {
 } from './model';
 import * as rest from './restapi';
 
+/** Milliseconds until a chat that could not be opened is tried again. */
+const OPEN_AGAIN = 5000;
+
 /** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
 export interface Unsent {
   readonly id: string;
@@ -76,6 +79,11 @@ export class Chat {
   async start(): Promise<void> {
     this.failure = null;
     this._notify();
+    await this._open();
+  }
+
+  private async _open(): Promise<void> {
+    clearTimeout(this._again);
     try {
       const root = await rest.getRoot(this.options.settings);
       this.username = root.username;
@@ -86,10 +94,14 @@ export class Chat {
       const session = await rest.openSession(this._place, this.path);
       await this._load(session);
       this._follow(firstAfter(session));
+      this.failure = null;
       this.agents = await rest.listAgents(this._place);
     } catch (error) {
       if (!this._abort.signal.aborted) {
         this.failure = message(error);
+        if (isPassing(error) && !this.state) {
+          this._again = setTimeout(() => void this._open(), OPEN_AGAIN);
+        }
       }
     }
     this._notify();
@@ -102,6 +114,7 @@ export class Chat {
 
   dispose(): void {
     this._abort.abort();
+    clearTimeout(this._again);
     cancelAnimationFrame(this._frame);
     Signal.clearData(this);
   }
@@ -329,6 +342,9 @@ export class Chat {
         this.connection = state;
         if (state === 'connected') {
           this.refusedBy = null;
+          if (this._isRefusalPassing) {
+            this.refusal = null;
+          }
         }
         this._notify();
       }
@@ -393,6 +409,7 @@ export class Chat {
       if (!this._abort.signal.aborted) {
         undo?.();
         this.refusal = message(error);
+        this._isRefusalPassing = isPassing(error);
       }
       return false;
     } finally {
@@ -414,6 +431,13 @@ export class Chat {
   private _connection: Connection | null = null;
   private _frame = 0;
   private _path: string | null = null;
+  private _again: ReturnType<typeof setTimeout> | undefined;
+  private _isRefusalPassing = false;
+}
+
+/** The server is not there, or cannot do it now: what it said is not true any more once it is back. */
+function isPassing(error: unknown): boolean {
+  return !(error instanceof rest.RequestError) || error.status === 503;
 }
 
 /** What is in storage may be damaged, which is no reason not to open the chat. */

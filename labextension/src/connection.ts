@@ -67,6 +67,7 @@ export class Connection {
     this._socket = socket;
     socket.onopen = () => {
       if (socket === this._socket) {
+        this._delay = FIRST_DELAY;
         this.options.onState('connected');
       }
     };

@@ -44,7 +44,7 @@ function Menu({ state }: { state: ChatState }) {
       <summary title={trans.__('More')} aria-label={trans.__('More')}>
         ⋯
       </summary>
-      <div className="jp-acp-popover">
+      <div className="jp-acp-popover" onClick={() => (root.current!.open = false)}>
         <button
           className="jp-acp-copy-id"
           data-session-id={session.id}
