@@ -5,11 +5,11 @@ from __future__ import annotations
 from .events import JsonObject
 
 FULL_ACCESS = "full-access"
+WORKSPACE_WRITE = "workspace-write"
+READ_ONLY = "read-only"
 
-_NO_SANDBOX = "this version has no sandbox on this machine"
 
-AVAILABLE: list[JsonObject] = [
-    {"id": FULL_ACCESS, "available": True},
-    {"id": "workspace-write", "available": False, "reason": _NO_SANDBOX},
-    {"id": "read-only", "available": False, "reason": _NO_SANDBOX},
-]
+def kinds(missing: str | None) -> list[JsonObject]:
+    """Every kind of access; `missing` is why none but full access can be enforced, None where all can."""
+    restricted: JsonObject = {"available": True} if missing is None else {"available": False, "reason": missing}
+    return [{"id": FULL_ACCESS, "available": True}, *({"id": id, **restricted} for id in (WORKSPACE_WRITE, READ_ONLY))]

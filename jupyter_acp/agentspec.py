@@ -35,7 +35,8 @@ BASIC_ENVIRONMENT: Final = frozenset(
 """What every agent gets of the server's environment, with the `LC_*` beside it (DESIGN 7)."""
 
 _TEXTS = ("name", "description", "install", "login")
-_FIELDS = frozenset((*_TEXTS, "command", "env", "pass_env", "placement", "access"))
+_FIELDS = frozenset((*_TEXTS, "command", "env", "pass_env", "placement", "access", "folders"))
+_WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # their --version is not the agent's, and npx and uvx would fetch it first
 _INTERPRETER = re.compile(r"(python|node|bun|deno|npx|uvx|uv|sh|bash|env|podman|docker|ssh)[\d.]*")
@@ -47,7 +48,9 @@ class AgentSpec:
     """One agent that can be launched.
 
     `env` is set for it, `pass_env` names what it gets of the server's environment. `access` says which of the agent's
-    own options goes with a kind of access: `{access: {option id: value}}`. `install` and `login` tell people how.
+    own options goes with a kind of access: `{access: {option id: value}}`. `folders` are the agent's own, which it
+    reads and writes also where its access is restricted; `~` and `${NAME:-default}` are understood. `install` and
+    `login` tell people how.
     """
 
     id: str
@@ -57,6 +60,7 @@ class AgentSpec:
     pass_env: tuple[str, ...] = ()
     placement: str = "project"
     access: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
     description: str = ""
     install: str = ""
     login: str = ""
@@ -85,6 +89,16 @@ def environment(spec: AgentSpec, base: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in base.items() if name in allowed or name.startswith("LC_")}
     env["PATH"] = search_path(base)
     return {**env, **spec.env}
+
+
+def own_folders(spec: AgentSpec, env: Mapping[str, str]) -> list[Path]:
+    """The agent's own folders and files, as its environment says where they are."""
+    home = env.get("HOME", str(Path.home()))
+    found = []
+    for folder in spec.folders:
+        text = _WITH_DEFAULT.sub(lambda match: env.get(match[1]) or match[2], folder)
+        found.append(Path(home + text[1:] if text.startswith("~/") else text))
+    return found
 
 
 def search_path(base: Mapping[str, str]) -> str:
@@ -240,6 +254,8 @@ def _problem(id: object, entry: object) -> str | None:
         return "command is a list of texts, the program first"
     if not _texts(entry.get("pass_env", [])):
         return "pass_env is a list of names"
+    if not _texts(entry.get("folders", [])):
+        return "folders is a list of paths"
     env = entry.get("env", {})
     if not isinstance(env, Mapping) or not _texts([*env, *env.values()]):
         return "env is an object of texts"
@@ -275,6 +291,7 @@ def _spec(id: str, entry: JsonObject) -> AgentSpec:
         pass_env=tuple(dict.fromkeys(entry["pass_env"])),
         placement=entry.get("placement", "project"),
         access=entry.get("access", {}),
+        folders=tuple(entry.get("folders", ())),
         description=entry.get("description", ""),
         install=entry.get("install", ""),
         login=entry.get("login", ""),

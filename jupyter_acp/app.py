@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jupyter_core.paths import jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
+from jupyter_core.paths import jupyter_config_dir, jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
 from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from traitlets import Bool, Dict, Float, Int, Unicode
@@ -59,6 +59,9 @@ class AcpExtension(ExtensionApp):
     log_bytes: Any = Int(1 << 30, help="Bytes of a project's activity, the oldest is removed; 0: no limit.").tag(
         config=True
     )
+    sandbox_network: Any = Bool(True, help="Whether agents with restricted access have the machine's network.").tag(
+        config=True
+    )
     agent_idle_timeout: Any = Float(
         4 * 3600.0,
         help="Seconds without a request until a session's agent is ended, if it can resume or load; 0: never.",
@@ -92,6 +95,7 @@ class AcpExtension(ExtensionApp):
             cancel_grace=self.cancel_grace,
             kill_grace=self.kill_grace,
         )
+        own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
         settings = Settings(
             runtime_dir=runtime,
             limits=limits,
@@ -101,6 +105,8 @@ class AcpExtension(ExtensionApp):
             upload_keep=self.upload_keep,
             log_days=self.log_days,
             log_bytes=self.log_bytes,
+            hidden=(data.parent, runtime, *map(Path, own)),
+            sandbox_network=self.sandbox_network,
             agent_idle_timeout=self.agent_idle_timeout,
             runner_idle_timeout=self.runner_idle_timeout,
         )

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .agentspec import AgentSpec, Catalogue, environment
+from .access import FULL_ACCESS, READ_ONLY, WORKSPACE_WRITE, kinds
+from .agentspec import AgentSpec, Catalogue, environment, own_folders
 from .chatfile import ChatFile
 from .delegation import Delegation
 from .events import JsonObject
-from .exceptions import BadRequest, Conflict, NotFound, NotOwner, RequestError, StoreError, Unavailable
+from .exceptions import (
+    BadRequest,
+    Conflict,
+    ExecutorError,
+    NotFound,
+    NotOwner,
+    RequestError,
+    StoreError,
+    Unavailable,
+)
 from .host import AgentHost, Launch
 from .inbox import Inbox
 from .kernel_exec.local import LocalExecutor
+from .kernel_exec.paths import Root
+from .kernel_exec.sandbox import Sandbox
+from .kernel_exec.sandbox import missing as sandbox_missing
 from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
 from .records import SessionRow
@@ -51,6 +65,9 @@ class Settings:
     upload_keep: float = 7 * 86400.0
     log_days: float = 90.0
     log_bytes: int = 1 << 30
+    #: folders of this server that nobody with restricted access may see
+    hidden: tuple[Path, ...] = ()
+    sandbox_network: bool = True
     agent_idle_timeout: float = 4 * 3600.0
     runner_idle_timeout: float = 86400.0
 
@@ -81,6 +98,8 @@ class Coordinator:
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
+        #: every kind of access, with why some cannot be had here
+        self.access: list[JsonObject] = kinds("the server has not looked yet")
         self._retention = self._limits_of(store)
         self._sessions: dict[str, Session] = {}
         # why a session cannot be written now, and so is not served
@@ -131,6 +150,7 @@ class Coordinator:
     async def _resume(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
         root = str(self.project.root)
+        self.access = kinds(await sandbox_missing())
         await self.store.open()
         if self._was_owner and await is_taken(self.store, root):
             raise Unavailable(_TAKEN, "taken_over")
@@ -254,6 +274,7 @@ class Coordinator:
         path: str,
         *,
         agent: str | None = None,
+        cwd: str | None = None,
         access: str | None = None,
         config: JsonObject | None = None,
         parent: str | None = None,
@@ -261,12 +282,15 @@ class Coordinator:
     ) -> tuple[Session, bool]:
         """The session of a chat and whether it is new; chat and session are made where they are missing.
 
-        `path` is relative to the project. BadRequest for a path that is no chat, NotFound for an unknown agent,
-        Conflict where the chat has a session with another agent that has spoken already.
+        `path` is relative to the project, and so is `cwd`, the folder that the agent works in and may write with
+        workspace-write; the project's own by default. BadRequest for a path that is no chat or a folder that is not of
+        the project, NotFound for an unknown agent, Conflict where the chat has a session with another agent that has
+        spoken already, or in another folder.
         """
         path = path.strip("/")
         if not path.endswith(".chat"):
             raise BadRequest("the path of a chat ends in .chat", "not_a_chat")
+        folder = None if cwd is None else await asyncio.to_thread(self._folder, cwd)
         async with self._opening:
             row = next((r for r in self._rows.values() if r.path == path), None)
             if row is not None and row.id in self._sessions:
@@ -275,6 +299,8 @@ class Coordinator:
                 chat = await ChatFile.open(self.project.root, path, create=True, manager=self._chat_manager())
                 if row is None:
                     row, is_new = await self._find(chat, path, agent, parent, preface)
+                    if is_new and folder is not None:
+                        row = replace(row, cwd=folder)
                 else:
                     is_new = False
                 found = self._sessions.get(row.id) or await self._take(row, chat, recover=not is_new)
@@ -282,14 +308,34 @@ class Coordinator:
                     await found.moved(path)
         if agent is not None and agent != found.row.agent:
             raise Conflict(f"this chat talks with {found.row.agent}; use a new chat for {agent}", "other_agent")
+        if folder is not None and folder != found.row.cwd:
+            raise Conflict(f"this chat works in {found.row.cwd}; use a new chat for {folder}", "other_folder")
         if access:
-            found.set_access(access)
+            await found.set_access(access)
         if is_new and not found.chat.read_only:
             found.warm_up()
         if config:
             await found.configure(config)
         self._rows[found.row.id] = found.row
         return found, is_new
+
+    def _kept(self, saved: SessionFile) -> dict[str, Any]:
+        """Folder and access of a session that is rebuilt."""
+        try:
+            return {"cwd": self._folder(saved.cwd), "access": saved.access}
+        except BadRequest:
+            # The project was moved, or the folder is gone: nothing may become writable that was not.
+            return {"access": READ_ONLY if saved.access == WORKSPACE_WRITE else saved.access}
+
+    def _folder(self, cwd: str) -> str:
+        """A folder of the project that somebody names, whole."""
+        with contextlib.closing(Root(self.project.root)) as root:
+            try:
+                inner = root.beneath(cwd)
+            except ExecutorError as exc:
+                raise BadRequest(f"cwd is not a folder of the project: {exc}", "bad_cwd") from exc
+            inner.close()
+            return str(inner.path)
 
     async def close(self, session_id: str) -> None:
         """End a session for good; the chat file stays."""
@@ -320,7 +366,9 @@ class Coordinator:
             raise Conflict(f"{path} exists already", "chat_exists")
         await old.chat.save()
         await old.chat.copy_to(path)
-        session, _ = await self.open(path, agent=old.row.agent, parent=old.row.id, preface=True)
+        session, _ = await self.open(
+            path, agent=old.row.agent, cwd=old.row.cwd, access=old.row.access, parent=old.row.id, preface=True
+        )
         return session
 
     async def moved(self, source: str, target: str) -> None:
@@ -346,6 +394,7 @@ class Coordinator:
         same = next((row for row in self._rows.values() if row.chat_id == chat.id), None)
         if same is not None and not (self.project.root / same.path).exists():
             return same, False
+        access: str | None = None
         saved = await chat.load_session()
         elsewhere = await self.store.session(saved.session) if saved is not None else None
         is_copy = (
@@ -357,11 +406,13 @@ class Coordinator:
         if is_copy:
             # A copy: it is another conversation from here on.
             await chat.new_identity()
+            access = saved.access if saved is not None else None
             saved = elsewhere = None
         if elsewhere is not None and not elsewhere.closed and elsewhere.root != str(self.project.root):
             # the project was moved as a whole: its log and maybe a running agent go with it
-            root = str(self.project.root)
-            row = replace(elsewhere, root=root, project=self.project.id, path=path, cwd=root)
+            root = self.project.root
+            cwd = root / Path(elsewhere.cwd).relative_to(elsewhere.root)
+            row = replace(elsewhere, root=str(root), project=self.project.id, path=path, cwd=str(cwd))
             await self.store.append(row.id, [], [row.save()], durable=True)
             return row, False
         if saved is not None and agent not in (None, saved.agent) and not chat.page(limit=1).messages:
@@ -373,6 +424,9 @@ class Coordinator:
         else:
             spec = self.catalogue.get(agent or self.catalogue.default)
             row = self._row(chat, path, spec, None)
+        if access is not None:
+            # a copy must not be able to do more
+            row = replace(row, access=access)
         if parent is not None or preface:
             row = replace(row, parent=parent, preface=preface)
         return row, True
@@ -398,6 +452,7 @@ class Coordinator:
             row,
             id=saved.session,
             agent_session_id=saved.agent_session_id,
+            **self._kept(saved),
             config=dict(saved.config),
             parent=saved.parent,
             created=saved.created,
@@ -417,6 +472,7 @@ class Coordinator:
             host=lambda inbox: self._host(spec, row, inbox),
             delegation=self._delegation if spec.delegates else None,
             limits=self._settings.limits,
+            access=self.access,
             broken=self._broken,
         )
         self._sessions[row.id] = session
@@ -432,20 +488,36 @@ class Coordinator:
 
     def _host(self, spec: AgentSpec, row: SessionRow, inbox: Inbox) -> AgentHost:
         def launch() -> Launch:
+            argv, env = list(spec.command), environment(spec, self._settings.environment)
+            now = self._sessions[row.id].row
+            sandbox = self._sandbox(now, own_folders(spec, env))
             return Launch(
-                argv=tuple(spec.command),
-                env=environment(spec, self._settings.environment),
-                cwd=row.cwd,
+                argv=tuple(argv if sandbox is None else sandbox.wrap(argv, cwd=now.cwd, env=env)),
+                env=env,
+                cwd=now.cwd,
                 delegated=spec.delegates,
                 idle_timeout=self._settings.runner_idle_timeout,
+                access=now.access,
             )
 
         return AgentHost(self._settings.runtime_dir, row.id, inbox, launch)
 
     def _delegation(self, session: Session) -> Delegation:
-        executor = LocalExecutor(self.project.root)
+        executor = LocalExecutor(self.project.root, sandbox=lambda: self._sandbox(session.row))
         return Delegation.for_session(
             session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
+        )
+
+    def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:
+        """What confines a session; None where it has full access."""
+        if row.access == FULL_ACCESS:
+            return None
+        return Sandbox(
+            project=self.project.root,
+            workspace=Path(row.cwd) if row.access == WORKSPACE_WRITE else None,
+            kept=tuple(kept),
+            hidden=self._settings.hidden,
+            network=self._settings.sandbox_network,
         )
 
     async def _rest(self, idle: float) -> None:

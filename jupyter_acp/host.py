@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from . import options
+from .access import FULL_ACCESS
 from .agent import Agent
 from .events import JsonObject
 from .exceptions import AgentError, AgentRequestError, SessionLost, Unavailable
@@ -37,7 +38,8 @@ START_TIMEOUT = 120.0
 class Launch:
     """How an agent is started: resolved argv, whole environment, folder, whether it gets our fs and terminal.
 
-    `idle_timeout`: seconds without a controller and without a word, after which its runner ends it.
+    `access` is what the argv enforces. `idle_timeout`: seconds without a controller and without a word, after which its
+    runner ends it.
     """
 
     argv: tuple[str, ...]
@@ -45,6 +47,7 @@ class Launch:
     cwd: str
     delegated: bool
     idle_timeout: float
+    access: str
 
 
 class AgentHost:
@@ -66,6 +69,8 @@ class AgentHost:
         self.link: RunnerLink | None = None
         self.connection: Connection | None = None
         self.agent: Agent | None = None
+        #: of the agent that is connected
+        self.access = FULL_ACCESS
 
     @property
     def connected(self) -> bool:
@@ -120,9 +125,10 @@ class AgentHost:
                     finally:
                         await link.close()
 
-    def resume(self, known: JsonObject) -> Agent:
+    def resume(self, known: JsonObject, access: str) -> Agent:
         """Go on reading an attached runner; `known` is what the agent said of itself when it was initialised."""
         assert self.connection is not None
+        self.access = access
         self.agent = Agent(self.connection)
         self.agent.recall(known)
         self._read()
@@ -177,7 +183,7 @@ class AgentHost:
         await self.pause()
 
     async def _start(self, agent_session_id: str | None, opened: Opened) -> Agent:
-        how_to = self._launch()
+        how_to = await asyncio.to_thread(self._launch)
         await self._forget(self.link)
         self._inbox.restarted()
         self.runner = self._prefix + secrets.token_hex(4)
@@ -186,6 +192,7 @@ class AgentHost:
         await launch(
             directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd, idle_timeout=how_to.idle_timeout)
         )
+        self.access = how_to.access
         self.link = await RunnerLink.attach(directory)
         self.connection = Connection(self.link, self._inbox)
         self._read()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from . import agentoptions, options
-from .access import AVAILABLE, FULL_ACCESS
+from .access import FULL_ACCESS
 from .agent import Agent
 from .agentspec import AgentSpec
 from .chatfile import ChatFile
@@ -84,6 +84,7 @@ class Session:
         host: Callable[[Inbox], AgentHost],
         delegation: Callable[[Session], Delegation] | None,
         limits: Limits,
+        access: list[JsonObject],
         broken: Callable[[Session, BaseException], None],
     ) -> None:
         self.row = row
@@ -95,6 +96,7 @@ class Session:
         self.first_seq = first_seq
         self._store = store
         self._limits = limits
+        self._access = access
         self._broken = broken
         # of all turns ever: a new one, which is nearly every one, is not looked for in the database
         self._turn_ids = turn_ids
@@ -245,6 +247,7 @@ class Session:
         if known := await self._known(turn_id):
             return known
         self._check_writable()
+        self._check_access(self.row.access)
         if self.chat.has(f"{turn_id}-user"):
             # the database was lost since: nothing is run twice
             raise Conflict(f"turn {turn_id} is in the chat already", "turn_ended")
@@ -320,14 +323,37 @@ class Session:
         await self.journal.commit(durable=True)
         self._save_session_file()
 
-    def set_access(self, access: str) -> None:
-        """Ask for a kind of access. Unsupported where it cannot be enforced here, with what is missing."""
-        for kind in AVAILABLE:
-            if kind["id"] == access:
-                if not kind["available"]:
-                    raise Unsupported(f"{access} cannot be enforced here: {kind['reason']}", "access_unsupported")
-                return
-        raise BadRequest(f"{access!r} is no kind of access", "unknown_access")
+    async def set_access(self, access: str) -> None:
+        """Ask for a kind of access: an agent that has another is ended, before the next turn where one runs.
+
+        Unsupported where it cannot be enforced here, with what is missing.
+        """
+        self._check_access(access)
+        if access == self.row.access:
+            return
+        self._save_row(access=access)
+        self.turns.announce(access=self._access_now())
+        await self.journal.commit(durable=True)
+        self._save_session_file()
+        if self.turns.active is None and self.host.connected:
+            await self._change_access()
+            self.warm_up()
+
+    def _check_access(self, access: str) -> None:
+        kind = next((kind for kind in self._access if kind["id"] == access), None)
+        if kind is None:
+            raise BadRequest(f"{access!r} is no kind of access", "unknown_access")
+        if not kind["available"]:
+            raise Unsupported(f"{access} cannot be enforced here: {kind['reason']}", "access_unsupported")
+
+    async def _change_access(self) -> None:
+        """End an agent whose access is not what was asked for."""
+        if self.host.connected and self.host.access != self.row.access:
+            await self._retire(f"its access was {self.host.access} and is to be {self.row.access}")
+
+    def _access_now(self) -> JsonObject:
+        effective = self.host.access if self.host.connected else self.row.access
+        return {"requested": self.row.access, "effective": effective, "available": self._access}
 
     async def restart_agent(self) -> None:
         """A new process for the same conversation. Conflict while a turn runs."""
@@ -400,7 +426,7 @@ class Session:
             "placement": self.spec.placement,
             "cwd": row.cwd,
             "state": self.turns.state,
-            "access": {"requested": row.access, "effective": FULL_ACCESS, "available": AVAILABLE},
+            "access": self._access_now(),
             "config_options": self.inbox.options,
             "commands": (row.shown.get("commands") or {}).get("commands", []),
             "usage": row.shown.get("usage"),
@@ -432,7 +458,8 @@ class Session:
         agent_session_id = str(reply["sessionId"])
         connection, link = self.host.connection, self.host.link
         assert connection is not None and link is not None
-        shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known()}
+        access = self.host.access
+        shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known(), "access": access}
         self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
         self.journal.change(delivered(self.row.id, 0, 0))
         self.journal.change(delegated_forgotten(self.row.id))
@@ -446,11 +473,17 @@ class Session:
                 "pid": link.agent_pid,
                 "agent_session_id": agent_session_id,
                 "how": how,
+                "access": access,
             },
             turn=self.inbox.turn,
         )
         self.error = None
-        self.turns.announce(agent_session_id=agent_session_id, config_options=self.inbox.options, error=None)
+        self.turns.announce(
+            agent_session_id=agent_session_id,
+            config_options=self.inbox.options,
+            access={"requested": self.row.access, "effective": access, "available": self._access},
+            error=None,
+        )
         await self.journal.commit(durable=True)
         self._save_session_file()
 
@@ -486,12 +519,15 @@ class Session:
         wanted = {**self._defaults(), **self.row.config}
         if agent is None or session_id is None or self.host.link is None or self.row.preface:
             return None
+        if self.host.access != self.row.access:
+            return None
         if any(id not in effective or effective[id] != value for id, value in wanted.items()):
             return None
         return Prepared(agent=agent, session_id=session_id, turn=turn, changes=[])
 
     async def _prepare(self, turn: TurnRow) -> Prepared:
         """The agent, started where it must be, with the options that were asked for."""
+        await self._change_access()
         agent = await self.host.ready(self.row.agent_session_id, self._opened)
         await self._apply(agent, {**self._defaults(), **self.row.config})
         session_id = self.row.agent_session_id
@@ -545,7 +581,7 @@ class Session:
             return
         assert row.agent_session_id is not None and self.host.connection is not None
         self.inbox.session_id = row.agent_session_id
-        agent = self.host.resume(known or {})
+        agent = self.host.resume(known or {}, row.shown.get("access", FULL_ACCESS))
         connection = self.host.connection
         log.info("session=%s attached to runner %s", row.id, runner)
         unsent = [p for p in answered if p.number is not None and p.number > link.last_input]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import __version__
-from ..access import AVAILABLE
 from ..projects.base import Role
 from .base import AcpHandler, route
 
@@ -43,14 +42,14 @@ class ProjectHandler(AcpHandler):
     @route
     async def get(self, project_id: str) -> None:
         role = self.access.directory.role
-        project, _, _ = self.access.project(project_id, self.username, Role.VIEWER)
+        project, coordinator, _ = self.access.project(project_id, self.username, Role.VIEWER)
         self.finish_json(
             {
                 "id": project.id,
                 "name": project.name,
                 "state": "running",
                 "role": role(project, self.username),
-                "access": AVAILABLE,
+                "access": coordinator.access,
             }
         )
 

@@ -31,12 +31,16 @@ class SessionsHandler(AcpHandler):
     @route
     async def post(self, project_id: str) -> None:
         coordinator = self.coordinator(project_id, Role.COLLABORATOR)
-        body = self.body("path", "agent", "access", "config")
+        body = self.body("path", "agent", "cwd", "access", "config")
         path = _text(body, "path")
         if not path:
             raise BadRequest("path is missing: the .chat file, relative to the project")
         session, is_new = await coordinator.open(
-            path, agent=_text(body, "agent"), config=_object(body, "config"), access=_text(body, "access")
+            path,
+            agent=_text(body, "agent"),
+            cwd=_text(body, "cwd"),
+            config=_object(body, "config"),
+            access=_text(body, "access"),
         )
         self.finish_json(session.summary(), 201 if is_new else 200)
 
@@ -55,7 +59,7 @@ class SessionHandler(AcpHandler):
         body = self.body("access", "config", "title")
         title, access, config = _text(body, "title"), _text(body, "access"), _object(body, "config")
         if access is not None:
-            session.set_access(access)
+            await session.set_access(access)
         if config is not None:
             await session.configure(config)
         if title:

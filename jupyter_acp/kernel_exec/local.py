@@ -23,6 +23,7 @@ from pathlib import Path
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment, finish_all
 from jupyter_acp.kernel_exec.paths import Root
+from jupyter_acp.kernel_exec.sandbox import Sandbox
 from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class LocalExecutor:
         The most that a caller may ask for.
     file_limit
         Bytes of text that one read may return.
+    sandbox
+        What confines writes and commands at the time of a call; None: nothing but the root.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class LocalExecutor:
         output_limit: int = 1 << 20,
         max_output_limit: int = 8 << 20,
         file_limit: int = 50 << 20,
+        sandbox: Callable[[], Sandbox | None] = lambda: None,
     ) -> None:
         self._root = Root(root)
         self._environ = os.environ if environ is None else environ
         self._output_limit = output_limit
         self._max_output_limit = max_output_limit
         self._file_limit = file_limit
+        self._sandbox = sandbox
         self._commands: set[LocalCommand] = set()
         self._spawner = Spawner()
         self._stopped = False
@@ -147,6 +152,8 @@ class LocalExecutor:
             _set_up_terminal(slave)
             os.set_blocking(master, False)
             environment = {**environment, "PWD": place}
+            if (sandbox := self._sandbox()) is not None:
+                argv = sandbox.wrap(argv, cwd=place, env=environment)
             child = await self._spawner.start(argv, environment, run=identity, folder=folder, terminal=slave)
             undo.pop_all()
         return child, master, slave
@@ -185,7 +192,14 @@ class LocalExecutor:
             data = text.encode()
         except UnicodeEncodeError as exc:
             raise ExecutorError(f"{path}: the text has lone surrogates and cannot be written as UTF-8") from exc
-        with self._root.open_write(path) as file:
+        with ExitStack() as stack:
+            root = self._root
+            if (sandbox := self._sandbox()) is not None:
+                if sandbox.workspace is None:
+                    raise ExecutorError(f"{path}: cannot be written, this session has read-only access")
+                root = root.beneath(str(sandbox.workspace))
+                stack.callback(root.close)
+            file = stack.enter_context(root.open_write(path))
             file.write(data)
 
 

@@ -7,6 +7,7 @@ that it refuses though they stay inside (absolute ones), we walk by hand with O_
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import errno
 import os
@@ -44,6 +45,15 @@ class Root:
         self._use_openat2 = openat2
         with _told(str(path)):
             self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def beneath(self, path: str) -> Root:
+        """A directory of it as a root of its own, which is the caller's to close."""
+        inner = copy.copy(self)
+        with _told(path):
+            inner._fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+            inner.path = self.path.joinpath(*self._beneath(path))
+        inner._spellings = [_parts(str(inner.path))]
+        return inner
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -113,6 +113,8 @@ export interface PlanEntry {
 
 /** What the agent may do: as it is in force, and what could be chosen. */
 export interface Access {
+  /** What was asked for: in force from the next turn on, where it is not yet. */
+  readonly requested: string;
   readonly effective: string;
   readonly choices: readonly { id: string; isAvailable: boolean; reason: string }[];
 }
@@ -460,6 +462,7 @@ function permission(value: unknown): PermissionRequest {
 function access(value: unknown): Access {
   const raw = object(value);
   return {
+    requested: text(raw.requested) || text(raw.effective),
     effective: text(raw.effective),
     choices: list(raw.available).map(item => {
       const choice = object(item);
@@ -519,7 +522,7 @@ const EMPTY: Summary = {
   placement: '',
   cwd: '',
   state: 'idle',
-  access: { effective: '', choices: [] },
+  access: { requested: '', effective: '', choices: [] },
   options: [],
   commands: [],
   usage: null,

@@ -277,18 +277,6 @@ async def test_a_body_that_names_a_project_or_a_user_is_refused(drive: Any) -> N
     assert await chat.refused("POST", "turns", body=body) == (400, "unknown_field")
 
 
-async def test_access_that_cannot_be_enforced_is_refused_with_what_is_missing(drive: Any) -> None:
-    chat = await drive.open()
-    for access in ("workspace-write", "read-only"):
-        status, answer = await drive.request(
-            "POST",
-            *("projects", "local", "sessions", chat.id, "turns"),
-            body={"id": "x", "prompt": "hi", "access": access},
-        )
-        assert (status, answer["reason"]) == (422, "access_unsupported")
-        assert "sandbox" in answer["message"]
-
-
 async def test_content_blocks_reach_the_agent_as_they_were_sent(drive: Any) -> None:
     chat = await drive.open()
     blocks = [

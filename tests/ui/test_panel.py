@@ -183,9 +183,32 @@ def test_options_are_chosen_and_show_what_the_agent_says(chat: Chat, shot: Shot)
     # the agent changes its mode by itself
     chat.run("/mode plan")
     expect(picker("mode")).to_have_attribute("data-value", "plan")
-    picker("access").get_by_role("button").click()
-    expect(picker("access").get_by_role("option", name="Read only").get_by_role("button")).to_be_disabled()
-    expect(picker("access")).to_contain_text("no sandbox")
+
+
+def test_access_is_chosen_and_shown_as_it_is_in_force(chat: Chat, lab: Lab, shot: Shot) -> None:
+    picker = chat.view.locator('.jp-acp-picker[data-option-id="access"]')
+
+    def choose(name: str) -> None:
+        picker.get_by_role("button").first.click()
+        picker.get_by_role("option", name=name).get_by_role("button").click()
+
+    chat.run("/text hello")
+    choose("Read only")
+    expect(picker).to_have_attribute("data-value", "read-only")
+    expect(chat.run("/shell echo x > kept-out")).to_be_visible()
+    assert not (lab.root / "kept-out").exists()
+    chat.send("/text on\n/sleep 600")
+    expect(chat.active).to_contain_text("on")
+    choose("Full")
+    expect(picker).to_contain_text("Read only → Full")
+    shot("asked")
+    chat.view.get_by_role("button", name="Stop").click()
+    chat.wait("idle")
+    chat.run("/shell echo x > let-in")
+    expect(picker).to_have_attribute("data-value", "full-access")
+    expect(picker).not_to_contain_text("→")
+    assert (lab.root / "let-in").exists()
+    shot("full")
 
 
 def test_the_agent_is_chosen_before_the_first_message_and_kept_afterwards(chat: Chat, shot: Shot) -> None:

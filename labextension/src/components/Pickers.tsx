@@ -16,12 +16,14 @@ export function Picker(props: {
   id: string;
   label: string;
   value: string;
+  /** What was chosen, where it does not hold yet. */
+  next?: string;
   choices: readonly Choice[];
   disabled?: string | null;
   onChoose: (value: string) => void;
 }): JSX.Element {
   const { trans } = useEnvironment();
-  const { id, label, value, choices, disabled = null, onChoose } = props;
+  const { id, label, value, next = value, choices, disabled = null, onChoose } = props;
   const [isOpen, setOpen] = React.useState(false);
   const [search, setSearch] = React.useState('');
   const root = React.useRef<HTMLDivElement>(null);
@@ -37,13 +39,13 @@ export function Picker(props: {
     document.addEventListener('pointerdown', outside, true);
     return () => document.removeEventListener('pointerdown', outside, true);
   }, [isOpen]);
-  const current = choices.find(choice => choice.value === value);
+  const name = (id: string) => choices.find(choice => choice.value === id)?.name ?? id;
   const words = search.toLowerCase();
   const shown = choices.filter(choice => choice.name.toLowerCase().includes(words));
   const choose = (choice: Choice) => {
     setOpen(false);
     setSearch('');
-    if (choice.value !== value) {
+    if (choice.value !== next) {
       onChoose(choice.value);
     }
   };
@@ -68,7 +70,8 @@ export function Picker(props: {
         title={disabled ?? label}
         onClick={() => setOpen(!isOpen)}
       >
-        <span className="jp-acp-dim">{label}</span> {current?.name ?? value}
+        <span className="jp-acp-dim">{label}</span> {name(value)}
+        {next !== value && ` → ${name(next)}`}
       </button>
       {isOpen && (
         <div className="jp-acp-popover">
@@ -85,7 +88,7 @@ export function Picker(props: {
           )}
           <ul role="listbox" aria-label={label}>
             {shown.map(choice => (
-              <li key={choice.value} role="option" aria-selected={choice.value === value}>
+              <li key={choice.value} role="option" aria-selected={choice.value === next}>
                 <button
                   disabled={!choice.isAvailable}
                   data-value={choice.value}
@@ -147,6 +150,7 @@ export const AccessPicker = React.memo(function AccessPicker(props: {
       id="access"
       label={trans.__('Access')}
       value={access.effective}
+      next={access.requested}
       choices={access.choices.map(choice => ({
         value: choice.id,
         name: names[choice.id] ?? choice.id,
