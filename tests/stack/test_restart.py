@@ -103,6 +103,28 @@ async def test_a_question_is_still_open_after_the_restart_and_its_answer_reaches
     assert "allow" in chat.text(turn)
 
 
+async def test_an_answer_that_an_earlier_agent_was_given_does_not_answer_a_later_one_after_the_restart(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat)
+    first = await chat.submit("/permission Write\n/text done")
+    question = (await chat.until_kind("permission_requested"))["data"]
+    await chat.call("POST", "permissions", question["id"], body={"option_id": question["options"][0]["optionId"]})
+    await chat.until_kind("turn_ended", id=first)
+    await chat.call("POST", "restart-agent", body={})
+    await chat.submit("/permission Delete\n/text done")
+    asked = await chat.until(lambda e: e["kind"] == "permission_requested" and e["turn"] != first)
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    second = await chat.submit("/text queued behind it")
+    summary = await chat.summary()
+    assert [pending["id"] for pending in summary["permissions"]] == [asked["data"]["id"]]
+    await chat.call("POST", "permissions", asked["data"]["id"], body={"option_id": "reject_once"})
+    await chat.until_kind("turn_ended", id=second)
+    assert "reject_once" in chat.text(asked["turn"])
+
+
 async def test_queued_prompts_are_run_after_the_restart_once_each_and_in_order(server: ServerProcess) -> None:
     chat = await server.drive.open(server.chat)
     turns = [await chat.submit(text) for text in ("/sleep 0.3\n/text a", "/text b", "/text c")]
