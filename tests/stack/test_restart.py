@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from turns_server import Server
 
 from jupyter_acp.runner_link import LaunchSpec, RunnerLink, launch
 from jupyter_acp.testing import command
@@ -147,6 +148,32 @@ async def test_stop_that_was_pressed_before_the_crash_is_carried_out_after_it(se
     ended = await chat.until_kind("turn_ended", id=turn)
     assert ended["data"]["stop_reason"] in ("cancelled", "interrupted")
     assert (await chat.run("/text next"))["stop_reason"] == "end_turn"
+
+
+def test_stop_that_was_pressed_as_the_server_ends_stops_the_turn_and_answers_no_question_first(tmp_path: Path) -> None:
+    after = 0
+
+    def until(kind: str) -> dict[str, Any]:
+        nonlocal after
+        while True:
+            for event in (server.ask(("follow", after)) or [])[0][1]:
+                after = event["seq"]
+                if event["kind"] == kind:
+                    return dict(event["data"])
+
+    with Server(tmp_path) as server:
+        assert server.start()
+        for n in range(8):  # each a little different in time
+            assert server.ask(("submit", f"t{n}", "/permission Write\n/text on", None)) == [("ok", None)]
+            until("permission_requested")
+            setting = ("submit", f"set{n}", "/text set", ("low", "high")[n % 2])
+            assert server.ask(("interrupt", None), setting, ("stop",)) is not None
+            assert server.gone() == 0
+            assert server.start()
+            assert until("turn_ended")["stop_reason"] == "cancelled"
+            while (server.ask(("summary",)) or [])[0][1]["turns"]:
+                until("turn_ended")
+        assert server.ask(("close",)) == server.ask(("stop",)) == [("ok", None)]
 
 
 async def test_a_delegated_call_that_the_crash_cut_off_is_answered_so_that_the_agent_does_not_hang(
