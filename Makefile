@@ -61,9 +61,10 @@ format: $(VENV)/.test
 test-agents: setup $(REAL_AGENTS)
 	$(PY) -m pytest -m agents $(ARGS)
 
-# kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on
+# kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on; MODEL_EXAMPLES
+# random stories of turns, those of MODEL_SEED
 test-faults: setup
-	FAULT_SEEDS=$${FAULT_SEEDS:-200} MODEL_EXAMPLES=$${MODEL_EXAMPLES:-50} \
+	FAULT_SEEDS=$${FAULT_SEEDS:-200} MODEL_EXAMPLES=$${MODEL_EXAMPLES:-150} \
 		$(PY) -m pytest tests/faults/test_kills.py tests/test_turns_model.py $(ARGS)
 
 # 16 sessions under random faults for SOAK_MINUTES; memory and descriptors of the server are printed

@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from . import options
 from .access import FULL_ACCESS
@@ -98,7 +98,7 @@ class AgentHost:
             except BaseException as exc:
                 if not isinstance(exc, asyncio.CancelledError | SessionLost):
                     self.failures += 1
-                await self.stop(grace=0.5)
+                await _to_the_end(self.stop(grace=0.5))
                 if isinstance(exc, TimeoutError):
                     raise AgentError(f"the agent did not get ready within {START_TIMEOUT:.0f} s") from exc
                 raise
@@ -189,11 +189,10 @@ class AgentHost:
         self.runner = self._prefix + secrets.token_hex(4)
         directory = self._runtime_dir / self.runner
         self._runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await launch(
-            directory, LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd, idle_timeout=how_to.idle_timeout)
-        )
+        spec = LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd, idle_timeout=how_to.idle_timeout)
+        await _to_the_end(self._link_to(directory, spec))
+        assert self.link is not None
         self.access = how_to.access
-        self.link = await RunnerLink.attach(directory)
         self.connection = Connection(self.link, self._inbox)
         self._read()
         agent = Agent(self.connection)
@@ -201,6 +200,10 @@ class AgentHost:
         reply, how = await self._open(agent, agent_session_id, how_to.cwd)
         await opened(agent, reply, how)
         return agent
+
+    async def _link_to(self, directory: Path, spec: LaunchSpec) -> None:
+        await launch(directory, spec)
+        self.link = await RunnerLink.attach(directory)
 
     async def _open(self, agent: Agent, session_id: str | None, cwd: str) -> tuple[JsonObject, str]:
         """New, else resume, else load. The reply always has `sessionId`."""
@@ -236,6 +239,20 @@ class AgentHost:
     def _read(self) -> None:
         assert self.connection is not None
         self._reader = asyncio.create_task(self.connection.run(), name="acp-agent-reader")
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await it; to cancel that, were it more than once, takes effect at its end: half of it would leave an agent that
+    nobody knows of."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 async def _end(link: RunnerLink | None, reader: asyncio.Task[None] | None, grace: float) -> None:

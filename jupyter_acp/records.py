@@ -193,9 +193,9 @@ def delegated_forgotten(session_id: str) -> Change:
     return ("DELETE FROM delegated WHERE session_id = ?", (session_id,))
 
 
-def remove_turn(session_id: str, turn_id: str) -> Change:
-    """Forget a withdrawn turn."""
-    return ("DELETE FROM turns WHERE session_id = ? AND id = ?", (session_id, turn_id))
+def answers_forgotten(session_id: str) -> Change:
+    """A new agent process: it heard none of the answers so far, and none of them is for it."""
+    return ("UPDATE permissions SET number = NULL WHERE session_id = ? AND number IS NOT NULL", (session_id,))
 
 
 def _upsert(table: str, key: tuple[str, ...], values: dict[str, object]) -> Change:

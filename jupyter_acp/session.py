@@ -39,7 +39,7 @@ from .jsonrpc import RequestId
 from .permissions import tool_call_id
 from .prompts import preface, prompt_blocks
 from .questions import Questions
-from .records import Change, SessionRow, TurnRow, delegated_forgotten, delivered
+from .records import Change, SessionRow, TurnRow, answers_forgotten, delegated_forgotten, delivered
 from .recovery import NEWEST_TURNS, logged, unanswered
 from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
@@ -463,6 +463,7 @@ class Session:
         self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
         self.journal.change(delivered(self.row.id, 0, 0))
         self.journal.change(delegated_forgotten(self.row.id))
+        self.journal.change(answers_forgotten(self.row.id))
         info = agent.agent_info or {}
         self.journal.append(
             Kind.AGENT_STARTED,

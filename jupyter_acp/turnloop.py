@@ -104,6 +104,7 @@ class TurnLoop:
         self._worker: asyncio.Task[None] | None = None
         self._ladders: set[asyncio.Task[None]] = set()
         self.closing = False
+        self._let_go = False
 
     @property
     def prompted(self) -> bool:
@@ -116,7 +117,7 @@ class TurnLoop:
 
     async def stop(self) -> None:
         """Let go of the turn that runs; nothing of it is ended."""
-        self.closing = True
+        self.closing = self._let_go = True
         tasks = [task for task in (self._worker, *self._ladders, self._prompting) if task is not None]
         for task in tasks:
             task.cancel()
@@ -302,6 +303,9 @@ class TurnLoop:
     # --- Stop --------------------------------------------------------------------------------------------------------
 
     def _climb(self, turn_id: str) -> None:
+        if self._let_go:
+            # Whoever takes over sees that it was stopped; here its questions would be answered without a cancel.
+            return
         task = asyncio.create_task(self._ladder(turn_id), name=f"acp-stop-{turn_id}")
         self._ladders.add(task)
         task.add_done_callback(self._climbed)

@@ -14,7 +14,7 @@ from .events import JsonObject, Kind
 from .exceptions import Conflict
 from .journal import Journal
 from .prompts import prompt_text
-from .records import Change, TurnRow, remove_turn
+from .records import Change, TurnRow
 from .turn import StopReason, TurnEvent, TurnState, step
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,10 @@ class TurnQueue:
         turn = self._queued(turn_id)
         del self._turns[turn.id]
         data = {"id": turn.id, "stop_reason": StopReason.CANCELLED, "elapsed_ms": 0, "withdrawn": True}
-        self._journal.append(Kind.TURN_ENDED, data, turn=turn.id, changes=[remove_turn(self._session_id, turn.id)])
+        # What it asked for is forgotten; that it was there is not, lest a client that repeats itself has it run.
+        state = step(turn.state, TurnEvent.WITHDRAW)
+        done = replace(turn, state=state, prompt=[], text="", stop_reason=StopReason.CANCELLED)
+        self._journal.append(Kind.TURN_ENDED, data, turn=turn.id, changes=[done.save()])
         self.announce()
 
     def put_first(self, turn_id: str) -> None:

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jupyter_acp.turn import ACTIVE, TRANSITIONS, IllegalTransition, StopReason, TurnEvent, TurnState, step, stop_reason
 
@@ -36,3 +38,34 @@ def test_the_active_states_are_those_between_start_and_end() -> None:
 @pytest.mark.parametrize("wire", ["new_reason", None, 7, [], {}])
 def test_an_unknown_stop_reason_ends_the_turn_all_the_same(wire: object) -> None:
     assert stop_reason(wire) is StopReason.END_TURN
+
+
+@settings(derandomize=True)
+@given(st.lists(st.sampled_from(TurnEvent), max_size=12))
+def test_whatever_happens_to_a_turn_its_state_is_what_the_facts_say(events: list[TurnEvent]) -> None:
+    # The facts are another way to say what a turn is than the table is; both must agree on what may happen next.
+    state, facts = TurnState.QUEUED, set[TurnEvent]()
+    for event in events:
+        over = bool(facts & {TurnEvent.WITHDRAW, TurnEvent.END})
+        started, asked, stopped = (e in facts for e in (TurnEvent.START, TurnEvent.ASK, TurnEvent.INTERRUPT))
+        may_happen = not over and {
+            TurnEvent.START: not started,
+            TurnEvent.WITHDRAW: not started,
+            TurnEvent.ASK: started and not stopped,
+            TurnEvent.ANSWER: asked and not stopped,
+            TurnEvent.INTERRUPT: started,
+            TurnEvent.END: True,
+        }.get(event)
+        if not may_happen:
+            with pytest.raises(IllegalTransition):
+                step(state, event)
+            continue
+        state = step(state, event)
+        facts = facts - {TurnEvent.ASK} if event is TurnEvent.ANSWER else facts | {event}
+        expected = (
+            (TurnState.ENDED, {TurnEvent.WITHDRAW, TurnEvent.END}),
+            (TurnState.CANCELLING, {TurnEvent.INTERRUPT}),
+            (TurnState.REQUIRES_ACTION, {TurnEvent.ASK}),
+            (TurnState.RUNNING, {TurnEvent.START}),
+        )
+        assert state is next(state for state, any_of in expected if facts & any_of)

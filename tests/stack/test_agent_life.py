@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from turns_server import Server
 
 from . import alive
 
@@ -205,6 +207,17 @@ async def test_every_process_is_gone_soon_after_its_session_was_closed(drive: An
     pid = await pid_of(chat)
     await chat.call("DELETE")
     assert not alive(pid)
+
+
+def test_a_server_that_ends_while_a_stopped_turn_still_starts_its_agent_leaves_none_behind(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        for n in range(6):  # each a little different in time
+            assert server.start()
+            for command in ("submit", f"t{n}", "/text hi", None), ("interrupt", None), ("stop",):
+                assert server.ask(command) == [("ok", None)]
+            assert server.gone() == 0
+        assert not server.left(10)
+    assert "unclosed" not in (tmp_path / "server.log").read_text()
 
 
 async def drive_session(drive: Any, chat: Any) -> Any:

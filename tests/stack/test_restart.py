@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from turns_server import Server
 
 from jupyter_acp.runner_link import LaunchSpec, RunnerLink, launch
 from jupyter_acp.testing import command
@@ -103,6 +104,28 @@ async def test_a_question_is_still_open_after_the_restart_and_its_answer_reaches
     assert "allow" in chat.text(turn)
 
 
+async def test_an_answer_that_an_earlier_agent_was_given_does_not_answer_a_later_one_after_the_restart(
+    server: ServerProcess,
+) -> None:
+    chat = await server.drive.open(server.chat)
+    first = await chat.submit("/permission Write\n/text done")
+    question = (await chat.until_kind("permission_requested"))["data"]
+    await chat.call("POST", "permissions", question["id"], body={"option_id": question["options"][0]["optionId"]})
+    await chat.until_kind("turn_ended", id=first)
+    await chat.call("POST", "restart-agent", body={})
+    await chat.submit("/permission Delete\n/text done")
+    asked = await chat.until(lambda e: e["kind"] == "permission_requested" and e["turn"] != first)
+    server.kill()
+    await chat.hang_up()
+    await server.start()
+    second = await chat.submit("/text queued behind it")
+    summary = await chat.summary()
+    assert [pending["id"] for pending in summary["permissions"]] == [asked["data"]["id"]]
+    await chat.call("POST", "permissions", asked["data"]["id"], body={"option_id": "reject_once"})
+    await chat.until_kind("turn_ended", id=second)
+    assert "reject_once" in chat.text(asked["turn"])
+
+
 async def test_queued_prompts_are_run_after_the_restart_once_each_and_in_order(server: ServerProcess) -> None:
     chat = await server.drive.open(server.chat)
     turns = [await chat.submit(text) for text in ("/sleep 0.3\n/text a", "/text b", "/text c")]
@@ -125,6 +148,32 @@ async def test_stop_that_was_pressed_before_the_crash_is_carried_out_after_it(se
     ended = await chat.until_kind("turn_ended", id=turn)
     assert ended["data"]["stop_reason"] in ("cancelled", "interrupted")
     assert (await chat.run("/text next"))["stop_reason"] == "end_turn"
+
+
+def test_stop_that_was_pressed_as_the_server_ends_stops_the_turn_and_answers_no_question_first(tmp_path: Path) -> None:
+    after = 0
+
+    def until(kind: str) -> dict[str, Any]:
+        nonlocal after
+        while True:
+            for event in (server.ask(("follow", after)) or [])[0][1]:
+                after = event["seq"]
+                if event["kind"] == kind:
+                    return dict(event["data"])
+
+    with Server(tmp_path) as server:
+        assert server.start()
+        for n in range(8):  # each a little different in time
+            assert server.ask(("submit", f"t{n}", "/permission Write\n/text on", None)) == [("ok", None)]
+            until("permission_requested")
+            setting = ("submit", f"set{n}", "/text set", ("low", "high")[n % 2])
+            assert server.ask(("interrupt", None), setting, ("stop",)) is not None
+            assert server.gone() == 0
+            assert server.start()
+            assert until("turn_ended")["stop_reason"] == "cancelled"
+            while (server.ask(("summary",)) or [])[0][1]["turns"]:
+                until("turn_ended")
+        assert server.ask(("close",)) == server.ask(("stop",)) == [("ok", None)]
 
 
 async def test_a_delegated_call_that_the_crash_cut_off_is_answered_so_that_the_agent_does_not_hang(

@@ -301,3 +301,16 @@ async def test_the_same_turn_sent_by_two_clients_at_once_with_settings_is_queued
     await chat.until_kind("turn_ended", id="same")
     await chat.run("/text after", turn="after")
     assert len(chat.of("turn_queued", "same")) == len(chat.of("turn_started", "same")) == 1
+
+
+async def test_a_turn_that_was_withdrawn_is_not_queued_again_by_a_client_that_repeats_itself(drive: Any) -> None:
+    chat = await drive.open()
+    running, withdrawn = await chat.submit("/sleep 60"), await chat.submit("/text no", turn="withdrawn")
+    await chat.until_kind("turn_started", id=running)
+    await chat.call("DELETE", "turns", withdrawn)
+    status = await chat.call("POST", "turns", body={"id": withdrawn, "prompt": "/text no"})
+    assert status["state"] == "ended"
+    await chat.call("POST", "interrupt", body={})
+    await chat.run("/text after", turn="after")
+    assert len(chat.of("turn_queued", withdrawn)) == len(chat.of("turn_ended", withdrawn)) == 1
+    assert not chat.of("turn_started", withdrawn)
