@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment
+from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment, own_folders
 from jupyter_acp.exceptions import NotFound
 
 
@@ -155,3 +155,13 @@ def test_a_program_that_never_tells_its_version_is_given_up_with_its_children(
     stuck = program(tmp_path, "stuck", "sleep 60; echo 1.0")
     catalogue = Catalogue.load(configured={"stuck": {"command": [str(stuck)]}})
     assert asyncio.run(catalogue.version(catalogue.get("stuck"))) is None
+
+
+def test_the_agents_own_folders_are_where_its_environment_says(tmp_path: Path) -> None:
+    entry = {"command": ["x"], "folders": ["${MINE_HOME:-~/.mine}", "~/.mine.json", "/srv/mine", "${A:-~}/b"]}
+    spec = Catalogue.load(configured={"mine": entry}).get("mine")
+    env = {"HOME": str(tmp_path)}
+    assert own_folders(spec, env) == [tmp_path / ".mine", tmp_path / ".mine.json", Path("/srv/mine"), tmp_path / "b"]
+    assert own_folders(spec, {**env, "MINE_HOME": "/elsewhere", "A": "/a"})[::3] == [Path("/elsewhere"), Path("/a/b")]
+    problems = Catalogue.load(configured={"mine": {"command": ["x"], "folders": "~/.mine"}}).problems
+    assert problems == ["AcpExtension.agents: agent 'mine': folders is a list of paths"]
