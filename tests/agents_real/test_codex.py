@@ -150,3 +150,20 @@ async def test_two_conversations_with_codex_run_at_the_same_time_unmixed(drive: 
     await asyncio.gather(one.run("/run echo 1 > one.txt\n/say one"), two.run("/run echo 2 > two.txt\n/say two"))
     assert (one.text("t1"), two.text("t1")) == ("one", "two")
     assert (drive.root / "one.txt").exists() and (drive.root / "two.txt").exists()
+
+
+async def test_with_restricted_access_it_writes_no_more_than_that_and_resumes_as_before(drive: Any) -> None:
+    (drive.root / "work").mkdir()
+    chat = await drive.open(agent="codex", cwd="work", access="read-only")
+    script = f"/run cat ../known; echo x > {{}}; echo x > {drive.root}/beside; echo tried\n/say over"
+    (drive.root / "known").write_text("can be read")
+    await chat.run(script.format("kept-out"))
+    assert chat.text("t1") == "over"
+    said = "".join(data["data"] for data in chat.of("terminal_output", "t1"))
+    assert "can be read" in said and "tried" in said and said.count("Read-only") == 2
+    await chat.call("PATCH", body={"access": "workspace-write"})
+    await chat.run(script.format("let-in") + "\n/write by-patch.txt text")
+    assert sorted(path.name for path in (drive.root / "work").iterdir()) == ["by-patch.txt", "let-in"]
+    assert not (drive.root / "beside").exists()
+    assert [data["how"] for data in chat.of("agent_started")] == ["new", "resume"]
+    assert (await chat.summary())["access"]["effective"] == "workspace-write"
