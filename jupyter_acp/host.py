@@ -22,7 +22,7 @@ from .events import JsonObject
 from .exceptions import AgentError, AgentRequestError, SessionLost, Unavailable
 from .inbox import Inbox
 from .jsonrpc import Connection
-from .runner_link import LaunchSpec, RunnerLink, launch
+from .runner_link import LaunchSpec, RunnerLink, RunnerLost, launch
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +118,16 @@ class AgentHost:
         database was lost."""
         for folder in self._runtime_dir.glob(self._prefix + "*"):
             if folder.name != keep:
-                with contextlib.suppress(AgentError):
-                    link = await RunnerLink.attach(folder, after=None)
-                    try:
-                        await link.stop(grace=0)
-                    finally:
-                        await link.close()
+                await self.end(folder.name)
+
+    async def end(self, runner: str) -> None:
+        """End a runner with which there is no connection, or remove what it left behind where it was killed."""
+        with contextlib.suppress(AgentError):
+            link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
+            try:
+                await link.stop(grace=0)
+            finally:
+                await link.close()
 
     def resume(self, known: JsonObject, access: str) -> Agent:
         """Go on reading an attached runner; `known` is what the agent said of itself when it was initialised."""
@@ -140,10 +144,9 @@ class AgentHost:
 
     async def stop(self, grace: float = 2.0) -> None:
         """End the agent and all that it started."""
-        link, self.link = self.link, None
-        if link is not None:
-            with contextlib.suppress(AgentError):
-                await link.stop(grace)
+        runner, link, self.link = self.runner, self.link, None
+        if link is not None and runner is not None:
+            await self._stop(runner, link, grace)
         await self._forget(link)
 
     def retire(self, grace: float = 2.0) -> Awaitable[None]:
@@ -151,12 +154,31 @@ class AgentHost:
 
         Await the result for its end.
         """
-        link, self.link = self.link, None
+        runner, link, self.link = self.runner, self.link, None
         reader, self._reader = self._reader, None
         self.lost()
         if reader is not None:
             reader.cancel()
-        return asyncio.ensure_future(_end(link, reader, grace))
+        return asyncio.ensure_future(self._retired(runner, link, reader, grace))
+
+    async def _retired(
+        self, runner: str | None, link: RunnerLink | None, reader: asyncio.Task[None] | None, grace: float
+    ) -> None:
+        if reader is not None:
+            await asyncio.gather(reader, return_exceptions=True)
+        if link is not None and runner is not None:
+            try:
+                await self._stop(runner, link, grace)
+            finally:
+                await link.close()
+
+    async def _stop(self, runner: str, link: RunnerLink, grace: float) -> None:
+        try:
+            await link.stop(grace)
+        except RunnerLost:
+            await self.end(runner)
+        except AgentError as exc:
+            log.warning("runner=%s could not be stopped: %s", runner, exc)
 
     async def pause(self) -> None:
         """Read no more, so that what was read can be recorded with its position before `detach`."""
@@ -253,14 +275,3 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
     if cancelled is not None:
         raise cancelled
     task.result()
-
-
-async def _end(link: RunnerLink | None, reader: asyncio.Task[None] | None, grace: float) -> None:
-    if reader is not None:
-        await asyncio.gather(reader, return_exceptions=True)
-    if link is not None:
-        try:
-            with contextlib.suppress(AgentError):
-                await link.stop(grace)
-        finally:
-            await link.close()

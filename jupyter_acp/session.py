@@ -554,8 +554,11 @@ class Session:
         log.warning("session=%s %s", self.row.id, error)
         self.journal.append(Kind.AGENT_EXITED, data, turn=self.inbox.turn)
         self._save_row(runner=None)
+        runner = self.host.runner
         self.host.lost()
-        if link is not None and not isinstance(error, RunnerLost):
+        if isinstance(error, RunnerLost) and runner is not None:
+            self._spawn(self.host.end(runner), "reap")
+        elif link is not None:
             self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
         self._spawn(self.questions.cancel_all(), "questions")
         if self._delegation is not None:

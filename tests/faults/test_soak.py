@@ -260,7 +260,8 @@ async def test_many_sessions_outlive_random_faults_and_the_server_neither_grows_
     print(f"memory {grown:+.1f} MB, descriptors {opened:+.0f}, between the first and the last third of the second half")
     assert endings["end_turn"] > SESSIONS
     assert sum(soak.kills.values()) > 0
-    assert max(s[3] for s in soak.samples) <= SESSIONS
+    # one that ends is still there for a moment while the next is begun
+    assert max(s[3] for s in soak.samples) <= 2 * SESSIONS
     assert grown <= MEMORY_MB and opened <= DESCRIPTORS
     left = [*(server.folder / "runtime" / "acp").iterdir()]
     assert left == []

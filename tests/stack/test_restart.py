@@ -241,12 +241,13 @@ async def test_a_runner_that_is_killed_takes_its_agent_along_and_the_session_res
     await chat.until_kind("message_delta", text="so far")
     runner = agent.parent()
     assert runner is not None
+    [folder] = (server.folder / "runtime" / "acp").glob(f"{chat.id[:12]}-*")
     os.kill(runner.pid, signal.SIGKILL)
     ended = await chat.until_kind("turn_ended", id=turn)
     assert ended["data"]["stop_reason"] == "error"
     assert (await chat.run("/text back"))["stop_reason"] == "end_turn"
     psutil.wait_procs([agent], timeout=10)
-    assert not alive(agent.pid)
+    assert not alive(agent.pid) and not folder.exists()
 
 
 async def test_a_runner_that_the_server_died_too_early_to_record_is_ended(server: ServerProcess) -> None:
