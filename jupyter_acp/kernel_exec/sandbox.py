@@ -134,7 +134,8 @@ async def missing() -> str | None:
 
 def _programs(program: str, home: Path, env: Mapping[str, str], covered: Sequence[Path]) -> list[Path]:
     """What must stay to be read for programs to run, where it is in one of the folders that are `covered`."""
-    found: list[Path] = []
+    # ours too, wherever it is installed from: the demo agent is a part of it
+    found = [Path(__file__).parents[1]]
     for folder in (*env.get("PATH", os.defpath).split(os.pathsep), os.path.dirname(program)):
         if os.path.isabs(folder):
             found += _installation(Path(folder), home)
