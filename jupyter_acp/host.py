@@ -145,7 +145,7 @@ class AgentHost:
     async def stop(self, grace: float = 2.0) -> None:
         """End the agent and all that it started."""
         runner, link, self.link = self.runner, self.link, None
-        if link is not None and runner is not None:
+        if link is not None:
             await self._stop(runner, link, grace)
         await self._forget(link)
 
@@ -166,19 +166,22 @@ class AgentHost:
     ) -> None:
         if reader is not None:
             await asyncio.gather(reader, return_exceptions=True)
-        if link is not None and runner is not None:
+        if link is not None:
             try:
                 await self._stop(runner, link, grace)
             finally:
                 await link.close()
 
-    async def _stop(self, runner: str, link: RunnerLink, grace: float) -> None:
+    async def _stop(self, runner: str | None, link: RunnerLink, grace: float) -> None:
         try:
             await link.stop(grace)
         except RunnerLost:
-            await self.end(runner)
+            pass
         except AgentError as exc:
             log.warning("runner=%s could not be stopped: %s", runner, exc)
+            return
+        if link.exit is None and runner is not None:
+            await self.end(runner)  # it was killed
 
     async def pause(self) -> None:
         """Read no more, so that what was read can be recorded with its position before `detach`."""
@@ -225,7 +228,11 @@ class AgentHost:
 
     async def _link_to(self, directory: Path, spec: LaunchSpec) -> None:
         await launch(directory, spec)
-        self.link = await RunnerLink.attach(directory)
+        try:
+            self.link = await RunnerLink.attach(directory)
+        except AgentError:
+            await self.end(directory.name)
+            raise
 
     async def _open(self, agent: Agent, session_id: str | None, cwd: str) -> tuple[JsonObject, str]:
         """New, else resume, else load. The reply always has `sessionId`."""

@@ -101,6 +101,8 @@ class Session:
         # of all turns ever: a new one, which is nearly every one, is not looked for in the database
         self._turn_ids = turn_ids
         self._tasks: set[asyncio.Task[None]] = set()
+        # what ends agents whose connection is gone
+        self._ending: set[asyncio.Task[None]] = set()
         self._gone = False
         self._applying = asyncio.Lock()
         self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
@@ -215,6 +217,7 @@ class Session:
         """End the session for good: the agent, its commands, the running turn. The chat file stays."""
         await self.finish()
         self._gone = True
+        await self._ended()
         await self._stop_tasks()
         await self.questions.cancel_all()
         if self._delegation is not None:
@@ -499,6 +502,7 @@ class Session:
         if self._delegation is not None:
             await self._delegation.abandon()
         await ended
+        await self._ended()
 
     def _defaults(self) -> dict[str, object]:
         """The agent's own settings that go with the access in force."""
@@ -557,9 +561,11 @@ class Session:
         runner = self.host.runner
         self.host.lost()
         if isinstance(error, RunnerLost) and runner is not None:
-            self._spawn(self.host.end(runner), "reap")
+            self._ending.add(self._spawn(self.host.end(runner), "reap"))
         elif link is not None:
-            self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
+            self._ending.add(
+                self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
+            )
         self._spawn(self.questions.cancel_all(), "questions")
         if self._delegation is not None:
             self._spawn(self._delegation.abandon(), "delegation")
@@ -748,13 +754,19 @@ class Session:
         data = {"severity": "error", "title": "The chat file cannot be written", "description": str(error)}
         self.journal.append(Kind.NOTICE, data, turn=self.inbox.turn)
 
-    def _spawn(self, work: object, name: str) -> None:
+    async def _ended(self) -> None:
+        """Return once nothing is left of agents whose connection is gone."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"acp-{name}-{self.row.id}")  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._reaped)
+        return task
 
     def _reaped(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._ending.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None and not isinstance(exc, StoreError):
             log.error("session=%s %s failed", self.row.id, task.get_name(), exc_info=exc)
 

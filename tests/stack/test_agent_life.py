@@ -29,7 +29,9 @@ async def test_the_agent_session_id_is_in_the_database_and_beside_the_chat_befor
     assert (saved["session"], saved["agent"]) == (chat.id, "demo")
 
 
-async def test_a_killed_agent_ends_the_turn_and_the_next_prompt_resumes_the_conversation(drive: Any) -> None:
+async def test_a_killed_agent_ends_the_turn_and_the_next_prompt_resumes_the_conversation(
+    drive: Any, tmp_path: Path
+) -> None:
     chat = await drive.open()
     pid = await pid_of(chat)
     before = (await chat.summary())["agent_session_id"]
@@ -41,6 +43,7 @@ async def test_a_killed_agent_ends_the_turn_and_the_next_prompt_resumes_the_conv
     assert ended["data"]["error"]["reason"] == "agent_exited"
     assert (await chat.run("/text back"))["stop_reason"] == "end_turn"
     assert chat.of("agent_exited")[-1]["signal"] == signal.SIGKILL
+    [_] = (tmp_path / "run").iterdir()
     assert chat.of("agent_started")[-1]["how"] == "resume"
     assert (await chat.summary())["agent_session_id"] == before
 

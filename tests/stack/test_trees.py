@@ -90,6 +90,19 @@ async def test_restart_agent_ends_what_the_old_one_had_started(drive: Any, depar
     assert not alive(pid)
 
 
+@pytest.mark.parametrize("way", ["DELETE", "restart-agent"])
+async def test_nothing_is_left_of_a_runner_that_is_killed_as_its_session_ends(
+    drive: Any, tmp_path: Path, way: str
+) -> None:
+    chat = await drive.open()
+    await chat.run("/text hi")
+    [folder] = (tmp_path / "run").iterdir()
+    os.kill(int((folder / "runner.pid").read_text()), signal.SIGKILL)
+    # at once: nobody has noticed yet
+    await (chat.call("DELETE") if way == "DELETE" else chat.call("POST", way, body={}))
+    assert not folder.exists()
+
+
 class TestAtRest:
     """With a timeout of moments instead of hours."""
 
