@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_without_jupyterlab_it_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_the_demo_prints_an_address_that_works_and_ends_with_its_server(tmp_path: Path) -> None:
+def test_the_demo_prints_an_address_that_works_and_ends_with_its_server_and_agents(tmp_path: Path) -> None:
     home = {
         "HOME": str(tmp_path),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
@@ -105,6 +106,16 @@ def test_the_demo_prints_an_address_that_works_and_ends_with_its_server(tmp_path
             agents = json.load(answer)
         assert agents[0]["id"] == "demo" and agents[0]["default"] is True
         assert (tmp_path / "project" / "welcome.chat").exists()
+        sessions = f"{base}api/acp/projects/local/sessions{query}"
+        body = json.dumps({"path": "welcome.chat"}).encode()
+        with urllib.request.urlopen(urllib.request.Request(sessions, body, method="POST")) as answer:
+            session = json.load(answer)["id"]
+        events = sessions.replace("sessions", f"sessions/{session}/events")
+        deadline = time.monotonic() + 20
+        while b"agent_started" not in urllib.request.urlopen(events).read():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)  # the socket would need a client of its own
+        assert len(list((tmp_path / "run" / "acp").iterdir())) == 1
     finally:
         demo.send_signal(signal.SIGTERM)
         try:
@@ -114,3 +125,4 @@ def test_the_demo_prints_an_address_that_works_and_ends_with_its_server(tmp_path
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(demo.pid, signal.SIGKILL)
             demo.wait()
+    assert list((tmp_path / "run" / "acp").iterdir()) == []
