@@ -123,7 +123,11 @@ class AgentHost:
     async def end(self, runner: str) -> None:
         """End a runner with which there is no connection, or remove what it left behind where it was killed."""
         with contextlib.suppress(AgentError):
-            link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
+            try:
+                link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
+            except RunnerLost:
+                # it may have died while it was asked; what is left is removed by who finds nobody there
+                link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
             try:
                 await link.stop(grace=0)
             finally:
