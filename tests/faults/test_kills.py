@@ -91,7 +91,10 @@ async def test_a_kill_at_a_random_moment_loses_doubles_and_reorders_nothing(serv
     for name in (turn, following):
         assert len([e for e in log if e["kind"] == "turn_started" and e["turn"] == name]) == 1
         assert len(chat.of("turn_ended", name)) == 1
-    assert chat.text(following) == "following", story
+    if chat.text(following) != "following":
+        # it was the one that was hit: the first had ended already
+        endings = [chat.of("turn_ended", name)[0]["stop_reason"] for name in (turn, following)]
+        assert target != "server" and endings == ["end_turn", "error"], (endings, story)
     assert len(chat.of("permission_requested")) == len(chat.of("permission_resolved"))
 
     said = chat.text(turn)
