@@ -94,7 +94,7 @@ async def test_a_kill_at_a_random_moment_loses_doubles_and_reorders_nothing(serv
     if chat.text(following) != "following":
         # it was the one that was hit: the first had ended already
         endings = [chat.of("turn_ended", name)[0]["stop_reason"] for name in (turn, following)]
-        assert target != "server" and endings == ["end_turn", "error"], (endings, story)
+        assert target != "server" and endings[0] != "error" and endings[1] == "error", (endings, story)
     assert len(chat.of("permission_requested")) == len(chat.of("permission_resolved"))
 
     said = chat.text(turn)
