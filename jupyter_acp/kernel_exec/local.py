@@ -153,7 +153,7 @@ class LocalExecutor:
             os.set_blocking(master, False)
             environment = {**environment, "PWD": place}
             if (sandbox := self._sandbox()) is not None:
-                argv = sandbox.wrap(argv, cwd=place, env=environment)
+                argv = await asyncio.to_thread(sandbox.wrap, argv, cwd=place, env=environment)
             child = await self._spawner.start(argv, environment, run=identity, folder=folder, terminal=slave)
             undo.pop_all()
         return child, master, slave

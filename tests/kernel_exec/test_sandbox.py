@@ -101,7 +101,8 @@ def test_home_server_and_temporary_files_are_not_there(world: World) -> None:
     script = f"cat {world.home}/key {world.server}/file; cat /proc/1/root{world.home}/key; ls -A {world.home}"
     said = world.run(script, world.workspace)
     assert SECRET not in said
-    assert set(said.splitlines()[-3:]) <= {".agent", "project", said.splitlines()[-3]}
+    assert said.splitlines()[-2:] == [".agent", "project"]
+    assert len([line for line in said.splitlines() if "cat:" not in line]) == 2
     marker = Path("/tmp") / f"acp-test-{os.getpid()}"
     marker.write_text(SECRET)
     try:

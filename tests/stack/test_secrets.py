@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,6 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(sys.platform != "linu
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    import asyncio
-
     agents = {
         "keyed": {"command": command(), "env": {"MARKER_API_KEY": KEY}},
         "delegating": {"command": command(), "env": {"MARKER_API_KEY": KEY}, "placement": "host-delegated"},
