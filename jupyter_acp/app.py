@@ -98,6 +98,7 @@ class AcpExtension(ExtensionApp):
         own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
         settings = Settings(
             runtime_dir=runtime,
+            snapshots=data.parent / "snapshots",
             limits=limits,
             environment=os.environ.copy(),
             end_turns_on_stop=self.end_turns_on_stop,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import os
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -16,6 +18,8 @@ from .access import FULL_ACCESS, READ_ONLY, WORKSPACE_WRITE, kinds
 from .agentspec import AgentSpec, Catalogue, environment, own_folders
 from .chatfile import ChatFile
 from .delegation import Delegation
+from .diffs.shadow import Shadow
+from .diffs.tracker import ChangeTracker
 from .events import JsonObject
 from .exceptions import (
     BadRequest,
@@ -42,6 +46,7 @@ from .runner_link import TakenOver
 from .session import Limits, Session
 from .sessionfile import SessionFile, saved_chats
 from .store import Store
+from .turnchanges import TurnChanges
 from .uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -58,6 +63,7 @@ class Settings:
     """What the configuration says."""
 
     runtime_dir: Path
+    snapshots: Path
     limits: Limits
     environment: Mapping[str, str]
     end_turns_on_stop: bool = False
@@ -97,6 +103,8 @@ class Coordinator:
         self.catalogue = catalogue
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
+        shadow = hashlib.sha256(os.fsencode(project.root)).hexdigest()[:24]
+        self.tracker = ChangeTracker(Shadow(settings.snapshots / shadow, project.root))
         self._chat_manager = chat_manager
         #: every kind of access, with why some cannot be had here
         self.access: list[JsonObject] = kinds("the server has not looked yet")
@@ -247,6 +255,7 @@ class Coordinator:
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)
         await self._detach(write=True)
+        await self.tracker.close()
         await self._close_store(None)
 
     def summaries(self) -> list[JsonObject]:
@@ -352,12 +361,14 @@ class Coordinator:
         session = await self.get(session_id)
         await session.conversation.close()  # writes what waits; it goes on afterwards
         await self._retention.discard(session_id)
+        await self.tracker.forget(session_id)
         await session.activity_discarded()
         self._spawn(self._retention.vacuum(), "vacuum")
 
     async def enforce_limits(self) -> None:
         """One round of what DESIGN 8 says of the log: activity that is too old or too much goes."""
         await self._retention.round()
+        await self.tracker.keep_limits(days=self._settings.log_days, size=self._settings.log_bytes)
 
     async def fork(self, session_id: str, path: str) -> Session:
         """A new session with the conversation so far in a new chat; the old one is untouched."""
@@ -471,6 +482,7 @@ class Coordinator:
             turn_ids=await self.store.turn_ids(row.id),
             host=lambda inbox: self._host(spec, row, inbox),
             delegation=self._delegation if spec.delegates else None,
+            changes=TurnChanges(self.tracker, row.id, row.cwd),
             limits=self._settings.limits,
             access=self.access,
             broken=self._broken,
@@ -505,7 +517,13 @@ class Coordinator:
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root, sandbox=lambda: self._sandbox(session.row))
         return Delegation.for_session(
-            session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
+            session.row.id,
+            executor,
+            self.store,
+            session.journal,
+            session.inbox,
+            session.changes,
+            lambda: session.host.connection,
         )
 
     def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:

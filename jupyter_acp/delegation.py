@@ -20,6 +20,7 @@ from .kernel_exec.base import Executor
 from .kernel_exec.terminals import ClientTerminals
 from .records import delegated_ended, delegated_started
 from .store import Store
+from .turnchanges import TurnChanges
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Delegation:
         journal: Journal,
         *,
         turn: Callable[[], str | None],
+        changes: TurnChanges,
         respond: Callable[[RequestId, object], Awaitable[None]],
         respond_error: Callable[[RequestId, int, str], Awaitable[None]],
     ) -> None:
@@ -48,6 +50,7 @@ class Delegation:
         self._terminals = terminals
         self._journal = journal
         self._turn = turn
+        self._changes = changes
         self._respond = respond
         self._respond_error = respond_error
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
@@ -60,6 +63,7 @@ class Delegation:
         store: Store,
         journal: Journal,
         inbox: Inbox,
+        changes: TurnChanges,
         connection: Callable[[], Connection | None],
     ) -> Delegation:
         """The delegation of one session, whose present connection `connection` gives."""
@@ -88,6 +92,7 @@ class Delegation:
             terminals,
             journal,
             turn=lambda: inbox.turn,
+            changes=changes,
             respond=respond,
             respond_error=respond_error,
         )
@@ -159,8 +164,9 @@ class Delegation:
             path, content = params["path"], params["content"]
             if not isinstance(content, str):
                 raise ValueError("content must be text")
+            name = await self._changes.writes(self._turn(), path)
             await self._executor.write_text_file(path, content)
-            self._journal.append(Kind.FILE_CHANGED, {"path": path, "route": "delegated"}, turn=self._turn())
+            self._journal.append(Kind.FILE_CHANGED, {"path": name, "route": "delegated"}, turn=self._turn())
             return {}
         if method.startswith("terminal/"):
             return await self._terminals.handle(method, params)

@@ -38,6 +38,7 @@ class Callbacks:
     withdrawn: Callable[[RequestId], None]
     elicitation_done: Callable[[str], object]
     shown: Callable[[str, object], None]
+    called: Callable[[JsonObject], None]
     titled: Callable[[str], None]
     closed: Callable[[AgentError], None]
 
@@ -232,6 +233,7 @@ class Inbox:
         for kind, data in self.tool_calls.apply(update):
             if kind is Kind.TOOL_CALL:
                 self._journal.merge(kind, "toolCallId", data, turn=self.turn)
+                self._call.called(data)
             elif kind is Kind.TERMINAL_OUTPUT:
                 now = time.monotonic()
                 self._output(data["terminal_id"], self._tails.output(data["terminal_id"], data["data"], now))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from . import agentoptions, options
@@ -27,6 +27,7 @@ from .exceptions import (
     AgentProtocolError,
     BadRequest,
     Conflict,
+    NotFound,
     RequestError,
     SessionLost,
     StoreError,
@@ -45,6 +46,7 @@ from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
 from .turn import StopReason, TurnEvent, TurnState
+from .turnchanges import TurnChanges
 from .turnloop import Prepared, TurnLoop
 from .turnqueue import TurnQueue
 
@@ -83,6 +85,7 @@ class Session:
         turn_ids: set[str],
         host: Callable[[Inbox], AgentHost],
         delegation: Callable[[Session], Delegation] | None,
+        changes: TurnChanges,
         limits: Limits,
         access: list[JsonObject],
         broken: Callable[[Session, BaseException], None],
@@ -94,6 +97,7 @@ class Session:
         self.error: JsonObject | None = None
         #: the oldest event that is kept; whoever removes some says so here
         self.first_seq = first_seq
+        self.changes = changes
         self._store = store
         self._limits = limits
         self._access = access
@@ -116,6 +120,7 @@ class Session:
                 withdrawn=self._request_withdrawn,
                 elicitation_done=lambda id: self.questions.finished(id),
                 shown=self._show,
+                called=lambda call: changes.call(self.inbox.turn, call),
                 titled=self._titled,
                 closed=self._closed,
             ),
@@ -139,6 +144,7 @@ class Session:
             inbox=self.inbox,
             questions=self.questions,
             commands=self._delegation,
+            changes=changes,
             conversation=self.conversation,
             at_hand=self._at_hand,
             prepare=self._prepare,
@@ -171,6 +177,7 @@ class Session:
 
     def warm_up(self) -> None:
         """Start the agent before the first prompt; a failure is shown, not raised."""
+        self.changes.prepare()
         self._spawn(self._warm_up(), "warm-up")
 
     async def recover(self, turns: list[TurnRow]) -> None:
@@ -299,6 +306,25 @@ class Session:
     async def answer(self, question_id: str, option_id: str, content: JsonObject | None, by: str) -> None:
         """A person's answer to the agent's question; see `Questions.answer`."""
         await self.questions.answer(question_id, option_id, content, by)
+
+    async def diff(self, turn_id: str) -> JsonObject:
+        """What a turn has changed, of the running one up to now. NotFound where no turn, or nothing of it, is kept."""
+        turn = await self._known(turn_id)
+        if turn is None:
+            raise NotFound(f"there is no turn {turn_id}", "unknown_turn")
+        if turn.ended_seq is not None and turn.ended_seq < self.first_seq:
+            raise NotFound("the details of this turn are not kept any more", "not_kept")
+        return {"turn": turn_id, **await self.changes.diff(turn_id)}
+
+    async def revert(self, turn_id: str, paths: Collection[str] | None, by: str) -> list[str]:
+        """Bring files back to what they were before a turn; which they were. See `ChangeTracker.revert`."""
+        if self.turns.get(turn_id):
+            raise Conflict(f"turn {turn_id} has not ended", "turn_running")
+        reverted = await self.changes.revert(turn_id, paths)
+        for path in reverted:
+            self.journal.append(Kind.FILE_CHANGED, {"path": path, "change": "reverted", "by": by}, turn=turn_id)
+        await self.journal.commit(durable=True)
+        return reverted
 
     async def rename(self, title: str) -> None:
         """Set the title that people see."""
@@ -610,10 +636,12 @@ class Session:
     async def _restore_turn(self, turn_id: str) -> None:
         """What the agent has said and done so far in a turn that goes on."""
         found = await logged(self._store, self.row.id, turn_id)
+        self.changes.resume(turn_id)
         self.inbox.begin(turn_id)
         self.inbox.answer = found.answer
         for call in found.tool_calls.values():
             self.inbox.tool_calls.restore(call)
+            self.changes.call(turn_id, call)
 
     async def _complete_chat(self) -> None:
         """Give the chat the newest messages where a crash came between the log and the file."""

@@ -27,6 +27,7 @@ from .jsonrpc import Connection
 from .questions import Questions
 from .records import Change, TurnRow
 from .turn import StopReason, TurnEvent, TurnState, stop_reason
+from .turnchanges import TurnChanges
 from .turnqueue import TurnQueue
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class TurnLoop:
         inbox: Inbox,
         questions: Questions,
         commands: Commands | None,
+        changes: TurnChanges,
         conversation: Conversation,
         at_hand: Callable[[TurnRow], Prepared | None],
         prepare: Callable[[TurnRow], Awaitable[Prepared]],
@@ -89,6 +91,7 @@ class TurnLoop:
         self._inbox = inbox
         self._questions = questions
         self._commands = commands
+        self._changes = changes
         self._conversation = conversation
         self._at_hand = at_hand
         self._prepare = prepare
@@ -192,6 +195,7 @@ class TurnLoop:
         self._sent_at = None
         self._killed = False
         self._inbox.begin(turn.id)
+        self._changes.begin(turn.id)
         ready = self._at_hand(turn)
         if ready is not None:
             turn = self._number(ready)
@@ -273,6 +277,7 @@ class TurnLoop:
         assert connection is not None and turn.request_id is not None and turn.number is not None
         try:
             await asyncio.shield(recorded)
+            await self._changes.ready()
         except BaseException:
             with contextlib.suppress(AgentError):
                 await connection.skip(turn.number)
@@ -292,6 +297,8 @@ class TurnLoop:
         self._inbox.end_terminals()
         if stopped or error is not None:
             self._inbox.close_tool_calls("cancelled")
+        for file in await self._changes.end(turn.id):
+            self._journal.append(Kind.FILE_CHANGED, file.to_json(), turn=turn.id)
         turn = self._turns.active
         assert turn is not None
         self._conversation.add_answer(turn, str(self._inbox.answer), reason, error)

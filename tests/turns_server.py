@@ -116,6 +116,7 @@ async def _serve(pipe: Connection, folder: Path, fuse: int | None) -> None:
         catalogue=Catalogue.load(directories=[], configured={}, default="demo"),
         settings=Settings(
             runtime_dir=folder / "run",
+            snapshots=folder / "snapshots",
             limits=Limits(queue=QUEUE_LIMIT, cancel_grace=0.4, kill_grace=0.2),
             environment={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
         ),

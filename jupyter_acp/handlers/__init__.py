@@ -18,8 +18,10 @@ from .sessions import (
 )
 from .turns import (
     ActivityHandler,
+    DiffHandler,
     InterruptHandler,
     PermissionHandler,
+    RevertHandler,
     SendNowHandler,
     TurnHandler,
     TurnsHandler,
@@ -42,6 +44,8 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (TURN, TurnHandler),
     (TURN + r"/send-now", SendNowHandler),
     (TURN + r"/activity", ActivityHandler),
+    (TURN + r"/diff", DiffHandler),
+    (TURN + r"/revert", RevertHandler),
     (SESSION + r"/interrupt", InterruptHandler),
     (SESSION + r"/permissions/(?P<question_id>[^/]+)", PermissionHandler),
     (SESSION + r"/fork", ForkHandler),

@@ -69,6 +69,27 @@ class ActivityHandler(AcpHandler):
         self.finish_events(await coordinator.store.turn_events(session_id, turn_id, after, limit))
 
 
+class DiffHandler(AcpHandler):
+    """GET …/turns/{tid}/diff"""
+
+    @route
+    async def get(self, project_id: str, session_id: str, turn_id: str) -> None:
+        session = await self.session(project_id, session_id)
+        self.finish_json(await session.diff(turn_id))
+
+
+class RevertHandler(AcpHandler):
+    """POST …/turns/{tid}/revert"""
+
+    @route
+    async def post(self, project_id: str, session_id: str, turn_id: str) -> None:
+        session = await self.session(project_id, session_id, Role.COLLABORATOR)
+        paths = self.body("paths").get("paths")
+        if paths is not None and not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
+            raise BadRequest("paths must be a list of paths")
+        self.finish_json({"reverted": await session.revert(turn_id, paths, self.username)})
+
+
 class InterruptHandler(AcpHandler):
     """POST …/interrupt"""
 

@@ -97,6 +97,26 @@ class Root:
                     os.unlink(temporary, dir_fd=folder)
                 raise
 
+    def set_executable(self, path: str, executable: bool) -> None:
+        """Let those who may read a file run it, or nobody."""
+        with self.open_read(path) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            wanted = mode | (mode & 0o444) >> 2 if executable else mode & ~0o111
+            if wanted != mode:
+                os.fchmod(file.fileno(), wanted)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, and the folders above it that are empty then; the root stays."""
+        parts = self._beneath(path)
+        with _told(path), self._locate(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+        for depth in range(len(parts) - 1, 0, -1):
+            with self._locate("/".join(parts[:depth])) as (folder, name):
+                try:
+                    os.rmdir(name, dir_fd=folder)
+                except OSError:
+                    return
+
     def stat(self, path: str) -> os.stat_result:
         """What is there, links followed."""
         with _told(path), self._locate(path) as (folder, name):

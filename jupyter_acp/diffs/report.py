@@ -1,0 +1,155 @@
+"""What a record of a turn says, as people read it. Reads git's output; writes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from jupyter_acp.events import JsonObject
+
+from .notebooks import cells
+from .shadow import Entry, Shadow
+
+Change: TypeAlias = Literal["added", "modified", "deleted", "renamed"]
+
+_NAMES: dict[str, Change] = {"A": "added", "D": "deleted", "R": "renamed"}
+#: characters of unified diff of one file, and of all, that are shown
+_FILE_LIMIT = 400_000
+_LIMIT = 4_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """One file that a turn has changed.
+
+    Attributes
+    ----------
+    path, old_path
+        From the project's root; `old_path` where it was renamed.
+    added, removed
+        Lines. 0 for a file that is binary or too large.
+    binary, large
+        No text; too large to be kept. Neither has a diff, and what is `large` cannot be reverted.
+    shared
+        Somebody else may have changed it too, in between or at the same time.
+    delegated
+        The agent had us write it.
+    """
+
+    path: str
+    change: Change
+    old_path: str | None = None
+    added: int = 0
+    removed: int = 0
+    binary: bool = False
+    large: bool = False
+    shared: bool = False
+    delegated: bool = False
+
+    def to_json(self) -> JsonObject:
+        """The data of `file_changed`: what is false is left out."""
+        data: JsonObject = {"path": self.path, "change": self.change, "added": self.added, "removed": self.removed}
+        if self.old_path is not None:
+            data["old_path"] = self.old_path
+        data |= {name: True for name in ("binary", "large", "shared") if getattr(self, name)}
+        return {**data, "route": "delegated" if self.delegated else "agent"}
+
+
+async def changes(shadow: Shadow, name: str) -> list[FileChange]:
+    """The files of a record, by path."""
+    note = await shadow.note(name)
+    if note is None:
+        return []
+    found = _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
+    for path, (before, after) in note["large"].items():
+        change: Change = "added" if before is None else "deleted" if after is None else "modified"
+        found.append(FileChange(path=path, change=change, large=True))
+    shared, delegated = set(note["shared"]), set(note["delegated"])
+    marked = [
+        replace(
+            file,
+            shared=file.path in shared or file.old_path in shared,
+            delegated=file.path in delegated or file.old_path in delegated,
+        )
+        for file in found
+    ]
+    return sorted(marked, key=lambda file: file.path)
+
+
+async def shown(shadow: Shadow, name: str) -> JsonObject:
+    """A record as the interface gives it: `{files, added, removed, incomplete}`.
+
+    A file is what `FileChange.to_json` says and `diff`, the unified diff, empty where there is none to show, with
+    `truncated` where its end is left out; a notebook has also `cells` (notebooks.py).
+    """
+    note = await shadow.note(name)
+    files = await changes(shadow, name)
+    texts = await diffs(shadow, name) if note is not None else {}
+    told: dict[str, JsonObject] = {}
+    for file in files:
+        text, truncated = texts.get(file.path, ("", False))
+        told[file.path] = {**file.to_json(), "diff": text, **({"truncated": True} if truncated else {})}
+    books = [file for file in files if file.path.endswith(".ipynb") and not file.large]
+    if books:
+        before, after = await shadow.states(name)
+        pairs = [
+            (await _text(shadow, before.get(file.old_path or file.path)), await _text(shadow, after.get(file.path)))
+            for file in books
+        ]
+        for file, found in zip(books, await cells(pairs), strict=True):
+            if found is not None:
+                told[file.path]["cells"] = found
+    return {
+        "files": list(told.values()),
+        "added": sum(file.added for file in files),
+        "removed": sum(file.removed for file in files),
+        "incomplete": note["incomplete"] if note else None,
+    }
+
+
+async def _text(shadow: Shadow, entry: Entry | None) -> str | None:
+    return None if entry is None else (await shadow.contents(entry.blob)).decode(errors="replace")
+
+
+async def diffs(shadow: Shadow, name: str) -> dict[str, tuple[str, bool]]:
+    """The unified diff of each file of a record by its (new) path, and whether its end was cut off."""
+    files = _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
+    patches = _split(await shadow.difference(name, "--patch"))
+    found: dict[str, tuple[str, bool]] = {}
+    left = _LIMIT
+    for file, patch in zip(files, patches, strict=True):
+        text = patch.decode(errors="replace")
+        limit = min(_FILE_LIMIT, left)
+        shown = text if len(text) <= limit else text[: text.rfind("\n", 0, limit) + 1]
+        found[file.path] = shown, len(shown) < len(text)
+        left -= len(shown)
+    return found
+
+
+def _parsed(output: bytes) -> list[FileChange]:
+    """From `--raw --numstat -z`: first the kinds of change in order, then the counts in the same order."""
+    fields = [os.fsdecode(field) for field in output.split(b"\0")]
+    files: list[FileChange] = []
+    at = 0
+    while at < len(fields) and fields[at].startswith(":"):
+        status = fields[at].split(" ")[4][0]
+        if status == "R":
+            files.append(FileChange(path=fields[at + 2], old_path=fields[at + 1], change="renamed"))
+        else:
+            files.append(FileChange(path=fields[at + 1], change=_NAMES.get(status, "modified")))
+        at += 3 if status == "R" else 2
+    for place, file in enumerate(files):
+        added, removed, path = fields[at].split("\t", 2)
+        at += 1 if path else 3  # of a renamed file both names follow
+        if added == "-":
+            files[place] = replace(file, binary=True)
+        else:
+            files[place] = replace(file, added=int(added), removed=int(removed))
+    return files
+
+
+def _split(patch: bytes) -> list[bytes]:
+    """One patch per file: every other line of a patch begins with another character."""
+    parts = (b"\n" + patch).split(b"\ndiff --git ")[1:]
+    return [b"diff --git " + part.removesuffix(b"\n") + b"\n" for part in parts]

@@ -1,0 +1,384 @@
+"""Follows the files of one project through its turns, and keeps what each turn has changed.
+
+Theory of operation. The index of a shadow repository is what was there at the last look. A look takes place where a
+turn begins or ends: what differs from the index is what changed since, and is credited (credit.py). A look takes some
+20 ms, in which the agent works already: what has changed after the moment of the look, by the time that the file
+system gives it, is left for the next one. At the end of a turn its files before and after become a record of git's.
+
+What a turn has changed so far is written down at each look, so that it is still known after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jupyter_acp.events import JsonObject, encode
+from jupyter_acp.exceptions import NotFound
+
+from .credit import Changes, Touch, Turn, credit
+from .report import FileChange, changes, shown
+from .revert import check, put_back, with_both_names
+from .shadow import Entry, GitFailed, Shadow
+
+log = logging.getLogger(__name__)
+
+#: stands for the mode of a file that is too large to be kept; its `blob` is what tells one version from another
+LARGE = "large"
+UNKNOWN = "the server was stopped before it had looked at the files"
+#: after a look that failed (git is missing, a folder is too large) the next is tried
+AGAIN_SECONDS = 300.0
+
+Result = TypeVar("Result")
+
+# The clock that file systems stamp files with: it may be some milliseconds behind the other.
+_STAMPS = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+
+
+class ChangeTracker:
+    """The changes of one project.
+
+    Parameters
+    ----------
+    shadow
+        Where contents are kept; its folder also holds what is written down here.
+    max_files
+        In a folder with more files than this nothing is compared.
+    max_size
+        Bytes of a file up to which its contents are kept; of a larger one only that it changed.
+    """
+
+    def __init__(self, shadow: Shadow, *, max_files: int = 20_000, max_size: int = 2 << 20) -> None:
+        self.shadow = shadow
+        self._max_files = max_files
+        self._max_size = max_size
+        self._one = asyncio.Lock()
+        self._index: dict[str, Entry] | None = None
+        self._looked: set[str] = set()
+        self._turns: dict[str, Turn] = {}
+        self._saved: set[str] = set()
+        #: why nothing can be compared; None where it can
+        self.missing: str | None = None
+        self._again = 0.0
+        self._uncleaned = False
+
+    # --- the life of a turn ------------------------------------------------------------------------------------------
+
+    async def prepare(self, scope: str) -> None:
+        """Look at a folder for the first time, which costs as much as it holds. Returns at once when that was done."""
+        if scope not in self._looked:
+            await self._alone(self._look(_stamp(), [scope]))
+
+    def begin(self, name: str, scope: str) -> Awaitable[None]:
+        """A turn begins to work, now, in a folder of the project (relative to its root). Done once it was looked at."""
+        at = _stamp()
+        turn = self._turns[name] = Turn(scope)  # its calls count from here on, changes from the look on
+
+        async def begin() -> None:
+            await self._look(at, [scope])
+            turn.begun = True
+            turn.incomplete = self.missing
+            self._write_down(name)
+
+        return self._alone(begin())
+
+    def resume(self, name: str, scope: str) -> None:
+        """A turn goes on that an earlier process has begun."""
+        turn = self._turns[name] = Turn(scope, begun=True)
+        try:
+            saved = json.loads(self._place(name).read_bytes())
+            turn.delegated = set(saved["delegated"])
+            turn.touched = {path: Touch.from_json(data) for path, data in saved["touched"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            turn.incomplete = UNKNOWN
+
+    def call(self, name: str, data: JsonObject) -> None:
+        """A tool call of a turn, as the log has it."""
+        if turn := self._turns.get(name):
+            turn.call(data, [path for path in map(self.relative, _named(data)) if path is not None])
+
+    async def writes(self, name: str, path: str) -> None:
+        """A turn is about to have us write a file: what is there is kept, also where git would ignore it."""
+        relative, turn = self.relative(path), self._turns.get(name)
+        if turn is None or relative is None or self.missing is not None:
+            return
+        turn.wrote(relative)
+        if self._index is not None and relative not in self._index:
+            await self._alone(self._keep(relative))
+
+    def looked(self, scope: str) -> bool:
+        """Whether a folder was looked at, or cannot be."""
+        return scope in self._looked or self.missing is not None
+
+    def saved(self, path: str) -> None:
+        """A person has saved this file."""
+        self._saved.add(path)
+
+    async def end(self, name: str) -> list[FileChange]:
+        """A turn has ended, at this moment; what it has changed, which is kept as the record `name`.
+
+        Carried out to its end also where the caller has no time for it.
+        """
+        at = _stamp() + 1
+        turn = self._turns.get(name)
+        if turn is None:
+            return []
+
+        async def end() -> list[FileChange]:
+            await self._look(at, [], turn.delegated)
+            del self._turns[name]
+            if turn.incomplete == UNKNOWN and await self.shadow.note(name) is not None:
+                # a crash came between this record and that of the turn's end
+                found = await changes(self.shadow, name)
+            else:
+                found = await self._record(name, turn)
+            self._place(name).unlink(missing_ok=True)
+            return found
+
+        return await self._alone(end())
+
+    def relative(self, path: str) -> str | None:
+        """A path as it is named here; None for one outside."""
+        inside = os.path.relpath(os.path.join(self.shadow.root, path), self.shadow.root)
+        return None if inside == ".." or inside.startswith("../") else inside
+
+    async def diff(self, name: str) -> JsonObject:
+        """What a turn has changed, of one that runs up to now; see `report.shown`."""
+        return await self._alone(self._diff(name))
+
+    async def _diff(self, name: str) -> JsonObject:
+        turn = self._turns.get(name)
+        if turn is not None and turn.begun:
+            await self._look(_stamp() + 1, [], turn.delegated)
+            await self._record(name, turn)
+        return await shown(self.shadow, name)
+
+    async def revert(self, name: str, paths: Collection[str] | None = None) -> list[str]:
+        """Bring files of a record back to what they were before the turn: all of them, or those named; which they were.
+
+        All or nothing: Conflict, with the paths and why, where one was changed since, was shared with others (unless
+        it is named), or was too large to be kept. NotFound for a record or a path that there is not.
+        """
+        return await self._alone(self._revert(name, paths))
+
+    async def _revert(self, name: str, paths: Collection[str] | None) -> list[str]:
+        note = await self.shadow.note(name)
+        if note is None:
+            raise NotFound("nothing is kept of what this turn has changed", "not_kept")
+        before, after = await self.shadow.states(name)
+        wanted = with_both_names(await changes(self.shadow, name), paths)
+        states = {path: (before.get(path), after.get(path)) for path in wanted}
+        named = {} if paths is None else dict.fromkeys(paths, True)
+        shared = [path for path in note["shared"] if path in wanted and path not in named]
+        await self._look(_stamp() + 1, [])  # what running turns have done is theirs, this is not
+        contents = await check(self.shadow, states, shared=shared, large=note["large"])
+        await asyncio.to_thread(put_back, self.shadow.root, contents)
+        await self._take(sorted(wanted))
+        return sorted(wanted)
+
+    async def forget(self, session: str) -> None:
+        """Remove the records of a session's turns that have ended; their contents go as soon as no turn runs."""
+        await self._alone(self._forget(prefix=f"{session}/"))
+
+    async def keep_limits(self, *, days: float, size: int) -> None:
+        """Remove records older than `days`, and the older half while all take more than `size` bytes; 0: no limit."""
+        oldest = time.time() - days * 86400 if days > 0 else 0.0
+        await self._alone(self._forget(until=oldest))
+        while 0 < size < await asyncio.to_thread(_used, self.shadow.folder):
+            made = sorted((await self.shadow.records()).values())
+            if not made or self._turns:
+                break
+            await self._alone(self._forget(until=made[len(made) // 2]))
+
+    async def _forget(self, *, prefix: str = "", until: float = math.inf) -> None:
+        try:
+            records = await self.shadow.records(prefix)
+            names = [name for name, made in records.items() if made <= until and name not in self._turns]
+            if names or self._uncleaned:
+                await self.shadow.forget(names, clean=not self._turns)
+                self._uncleaned = bool(self._turns)
+        except GitFailed as exc:
+            log.warning("%s: old changes were not removed: %s", self.shadow.root, exc)
+
+    async def close(self) -> None:
+        """Return once nothing is at work here."""
+        async with self._one:
+            pass
+
+    # --- looks -------------------------------------------------------------------------------------------------------
+
+    async def _look(self, at: int, scopes: Iterable[str], named: Iterable[str] = ()) -> None:
+        """Credit what has changed before the moment `at` (nanoseconds), beneath these scopes and those of all turns."""
+        if self.missing is not None and time.monotonic() < self._again:
+            return
+        everywhere = sorted({*scopes, *(turn.scope for turn in self._turns.values())})
+        try:
+            differing = await self._differing(at, everywhere, named)
+        except (GitFailed, OSError) as exc:
+            if self.missing != str(exc):
+                log.warning("%s: changes of files are not followed: %s", self.shadow.root, exc)
+            self.missing, self._again, self._index = str(exc), time.monotonic() + AGAIN_SECONDS, None
+            for turn in self._turns.values():
+                turn.incomplete = self.missing
+            return
+        self.missing = None
+        self._looked.update(everywhere)
+        credit([turn for turn in self._turns.values() if turn.begun], differing, self._saved)
+        self._saved.clear()
+        for name, turn in self._turns.items():
+            if turn.touched:
+                self._write_down(name)
+
+    async def _differing(self, at: int, scopes: list[str], named: Iterable[str]) -> Changes:
+        if self._index is None:
+            self._index = await self.shadow.open()
+            with suppress(OSError, ValueError):
+                large = json.loads(self._large.read_bytes())
+                self._index |= {path: Entry(LARGE, version) for path, version in large.items()}
+        found = {*await self.shadow.changed(scopes), *(path for path in named if path in self._index)}
+        if len(found) + len(self._index) > self._max_files:
+            raise GitFailed(f"there are more than {self._max_files:,} files")
+        sorted_out = await asyncio.to_thread(self._sort, found, at)
+        differing = await self._take([path for path, entry in sorted_out.items() if entry is None])
+        for path, entry in sorted_out.items():
+            if entry is not None and self._index.get(path) != entry:
+                differing[path] = (self._index.get(path), entry)
+                self._index[path] = entry
+        if any(LARGE in (entry and entry.mode for entry in pair) for pair in differing.values()):
+            versions = {path: entry.blob for path, entry in self._index.items() if entry.mode == LARGE}
+            await asyncio.to_thread(self._large.write_text, encode(versions))
+        return differing
+
+    def _sort(self, paths: Iterable[str], at: int) -> dict[str, Entry | None]:
+        """The paths that changed before `at`; with an entry for those that are too large to be kept."""
+        found: dict[str, Entry | None] = {}
+        for path in paths:
+            place = self.shadow.root / path
+            if _changed(place) >= at:
+                continue
+            try:
+                facts = place.lstat()
+            except OSError:
+                found[path] = None
+                continue
+            if facts.st_size > self._max_size:
+                found[path] = Entry(LARGE, f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ino}")
+            else:
+                found[path] = None
+        return found
+
+    async def _keep(self, path: str) -> None:
+        if _size(self.shadow.root / path) <= self._max_size:
+            try:
+                await self._take([path])
+            except GitFailed as exc:
+                log.warning("%s: %s", path, exc)
+
+    async def _take(self, paths: Sequence[str]) -> Changes:
+        """Bring git's index and ours up to what is there; what differed."""
+        if not paths or self._index is None:
+            return {}
+        await self.shadow.take(paths)
+        now = await self.shadow.entries(paths)
+        differing: Changes = {}
+        for path in paths:
+            before, after = self._index.pop(path, None), now.get(path)
+            if after is not None:
+                self._index[path] = after
+            if before != after:
+                differing[path] = (before, after)
+        return differing
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    async def _record(self, name: str, turn: Turn) -> list[FileChange]:
+        touched = {path: touch for path, touch in turn.touched.items() if touch.before != touch.after}
+        if not touched and turn.incomplete is None:
+            return []
+        note: JsonObject = {
+            "shared": [path for path, touch in touched.items() if touch.shared],
+            "delegated": sorted(turn.delegated),
+            "large": {},
+            "incomplete": turn.incomplete,
+        }
+        before: dict[str, Entry | None] = {}
+        after: dict[str, Entry | None] = {}
+        for path, touch in touched.items():
+            if LARGE in (touch.before and touch.before.mode, touch.after and touch.after.mode):
+                note["large"][path] = [touch.before and touch.before.blob, touch.after and touch.after.blob]
+            else:
+                before[path], after[path] = touch.before, touch.after
+        try:
+            await self.shadow.record(name, before, after, note)
+            return await changes(self.shadow, name)
+        except GitFailed as exc:
+            log.warning("turn %s: what it changed could not be kept: %s", name, exc)
+            return []
+
+    def _write_down(self, name: str) -> None:
+        turn = self._turns[name]
+        touched = {path: touch.to_json() for path, touch in turn.touched.items()}
+        place = self._place(name)
+        with suppress(OSError):  # needed only after a crash
+            place.parent.mkdir(parents=True, exist_ok=True)
+            temporary = place.with_suffix(".new")
+            temporary.write_text(encode({"touched": touched, "delegated": sorted(turn.delegated)}))
+            temporary.replace(place)
+
+    def _place(self, name: str) -> Path:
+        return self.shadow.folder / "turns" / f"{name.replace('/', '~')}.json"
+
+    @property
+    def _large(self) -> Path:
+        return self.shadow.folder / "large.json"
+
+    async def _alone(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """One thing at a time, and each to its end: half a look would leave our index unlike git's."""
+
+        async def locked() -> Result:
+            async with self._one:
+                return await work
+
+        return await asyncio.shield(asyncio.ensure_future(locked()))
+
+
+def _stamp() -> int:
+    return time.clock_gettime_ns(_STAMPS)
+
+
+def _changed(path: Path) -> int:
+    """When what is at a path was changed, or for what has gone when that was at the latest, in nanoseconds."""
+    while True:
+        try:
+            return path.lstat().st_ctime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            if path == path.parent:
+                return 0
+            path = path.parent
+
+
+def _used(folder: Path) -> int:
+    return sum(_size(Path(where) / name) for where, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _named(call: JsonObject) -> Iterator[str]:
+    """The paths that a tool call names as its places, or shows a diff of."""
+    for field in ("locations", "content"):
+        for item in call.get(field) or []:
+            if isinstance(item, dict) and isinstance(item.get("path"), str):
+                yield item["path"]
