@@ -284,5 +284,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
         except asyncio.CancelledError as exc:
             cancelled = exc
     if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # looked at, since nobody is left to be told
         raise cancelled
     task.result()
