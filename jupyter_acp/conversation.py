@@ -53,7 +53,14 @@ class Conversation:
         return {"message_id": message_id, "role": "user", "text": turn.text, "sender": sender, "time": now}
 
     def add_answer(
-        self, turn: TurnRow, text: str, reason: StopReason, error: JsonObject | None, *, at: float | None = None
+        self,
+        turn: TurnRow,
+        text: str,
+        reason: StopReason,
+        error: JsonObject | None,
+        changes: JsonObject | None,
+        *,
+        at: float | None = None,
     ) -> None:
         """What the agent said in a turn that has ended (at `at`, or now), or why it said nothing."""
         now = time.time() if at is None else at
@@ -62,6 +69,8 @@ class Conversation:
             meta["elapsed_ms"] = max(0, round((now - turn.started) * 1000))
         if error is not None:
             meta["error"] = {key: error[key] for key in ("message", "reason")}
+        if changes is not None:
+            meta["changes"] = changes
         if not text:
             stopped = reason in (StopReason.CANCELLED, StopReason.INTERRUPTED)
             text = f"*{error['message']}*" if error else "*Stopped.*" if stopped else "*(no text)*"

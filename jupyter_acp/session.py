@@ -656,9 +656,14 @@ class Session:
             if turn in lacking:
                 assert turn.stop_reason is not None
                 found = await logged(self._store, self.row.id, turn.id)
-                error = found.ended.get("error") if found.ended else None
+                ended = found.ended or {}
                 self.conversation.add_answer(
-                    turn, str(found.answer), turn.stop_reason, error, at=found.ended_at or None
+                    turn,
+                    str(found.answer),
+                    turn.stop_reason,
+                    ended.get("error"),
+                    ended.get("changes"),
+                    at=found.ended_at or None,
                 )
 
     # --- what the agent asks -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from .agent import Agent
 from .conversation import Conversation
+from .diffs.report import totals
 from .events import JsonObject, Kind
 from .exceptions import AgentError, AgentExited, RequestError, SessionLost, StoreError
 from .host import AgentHost
@@ -297,12 +298,14 @@ class TurnLoop:
         self._inbox.end_terminals()
         if stopped or error is not None:
             self._inbox.close_tool_calls("cancelled")
-        for file in await self._changes.end(turn.id):
+        files = await self._changes.end(turn.id)
+        for file in files:
             self._journal.append(Kind.FILE_CHANGED, file.to_json(), turn=turn.id)
         turn = self._turns.active
         assert turn is not None
-        self._conversation.add_answer(turn, str(self._inbox.answer), reason, error)
-        self._turns.finish(turn, reason, error)
+        changes = totals(files)
+        self._conversation.add_answer(turn, str(self._inbox.answer), reason, error, changes)
+        self._turns.finish(turn, reason, error, changes)
         self._inbox.turn = None
         self._over.set()
         await self._journal.commit(durable=True)

@@ -144,12 +144,16 @@ class TurnQueue:
         self._turns[turn.id] = self.active = turn
         return turn
 
-    def finish(self, turn: TurnRow, reason: StopReason, error: JsonObject | None) -> None:
-        """Log the one end of a turn."""
+    def finish(
+        self, turn: TurnRow, reason: StopReason, error: JsonObject | None, changes: JsonObject | None = None
+    ) -> None:
+        """Log the one end of a turn; `changes` counts the files and lines that it has changed."""
         elapsed = 0 if turn.started is None else max(0, round((time.time() - turn.started) * 1000))
         data: JsonObject = {"id": turn.id, "stop_reason": reason, "elapsed_ms": elapsed}
         if error is not None:
             data["error"] = error
+        if changes is not None:
+            data["changes"] = changes
         done = replace(
             turn, state=step(turn.state, TurnEvent.END), stop_reason=reason, ended_seq=self._journal.last_seq + 1
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from jupyter_acp.events import JsonObject
 
 from .notebooks import cells
-from .shadow import Entry, Shadow
+from .shadow import Entries, Entry, Shadow
 
 Change: TypeAlias = Literal["added", "modified", "deleted", "renamed"]
 
@@ -47,6 +48,11 @@ class FileChange:
     shared: bool = False
     delegated: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its paths, before and after."""
+        return (self.path,) if self.old_path is None else (self.old_path, self.path)
+
     def to_json(self) -> JsonObject:
         """The data of `file_changed`: what is false is left out."""
         data: JsonObject = {"path": self.path, "change": self.change, "added": self.added, "removed": self.removed}
@@ -81,18 +87,22 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
     """A record as the interface gives it: `{files, added, removed, incomplete}`.
 
     A file is what `FileChange.to_json` says and `diff`, the unified diff, empty where there is none to show, with
-    `truncated` where its end is left out; a notebook has also `cells` (notebooks.py).
+    `truncated` where its end is left out; a notebook has also `cells` (notebooks.py). Its `state` is `applied` where
+    it is as the turn left it, `reverted` where it is as before the turn, else `changed`.
     """
     note = await shadow.note(name)
     files = await changes(shadow, name)
     texts = await diffs(shadow, name) if note is not None else {}
+    before, after = await shadow.states(name) if note is not None else ({}, {})
+    now = await shadow.now({path for file in files if not file.large for path in file.names})
     told: dict[str, JsonObject] = {}
     for file in files:
         text, truncated = texts.get(file.path, ("", False))
-        told[file.path] = {**file.to_json(), "diff": text, **({"truncated": True} if truncated else {})}
+        state = "applied" if file.large else _state(file, before, after, now)
+        cut = {"truncated": True} if truncated else {}
+        told[file.path] = {**file.to_json(), "diff": text, **cut, "state": state}
     books = [file for file in files if file.path.endswith(".ipynb") and not file.large]
     if books:
-        before, after = await shadow.states(name)
         pairs = [
             (await _text(shadow, before.get(file.old_path or file.path)), await _text(shadow, after.get(file.path)))
             for file in books
@@ -106,6 +116,13 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
         "removed": sum(file.removed for file in files),
         "incomplete": note["incomplete"] if note else None,
     }
+
+
+def _state(file: FileChange, before: Entries, after: Entries, now: Entries) -> str:
+    """What has become of a file since."""
+    if all(now[path] == after.get(path) for path in file.names):
+        return "applied"
+    return "reverted" if all(now[path] == before.get(path) for path in file.names) else "changed"
 
 
 async def _text(shadow: Shadow, entry: Entry | None) -> str | None:
@@ -153,3 +170,11 @@ def _split(patch: bytes) -> list[bytes]:
     """One patch per file: every other line of a patch begins with another character."""
     parts = (b"\n" + patch).split(b"\ndiff --git ")[1:]
     return [b"diff --git " + part.removesuffix(b"\n") + b"\n" for part in parts]
+
+
+def totals(files: Sequence[FileChange]) -> JsonObject | None:
+    """`{files, added, removed}`, None where nothing was changed."""
+    if not files:
+        return None
+    added, removed = (sum(getattr(file, name) for file in files) for name in ("added", "removed"))
+    return {"files": len(files), "added": added, "removed": removed}

@@ -28,7 +28,7 @@ def with_both_names(files: Iterable[FileChange], paths: Collection[str] | None) 
     """The paths to bring back, of a renamed file its old name too. NotFound for one that is not there."""
     known = list(files)
     chosen = [file for file in known if paths is None or file.path in paths or file.old_path in paths]
-    found = {path for file in chosen for path in (file.path, file.old_path) if path is not None}
+    found = {path for file in chosen for path in file.names}
     if missing := sorted(set(paths or ()) - found):
         raise NotFound(f"this turn has not changed {', '.join(missing)}", "unknown_path")
     return found

@@ -26,6 +26,9 @@ async def test_a_turn_says_what_its_commands_and_edits_have_changed(drive: Any) 
     ]
     told = await diff(chat, "work")
     assert (told["turn"], told["added"], told["removed"], told["incomplete"]) == ("work", 2, 2, None)
+    assert chat.of("turn_ended", "work")[-1]["changes"] == {"files": 3, "added": 2, "removed": 2}
+    (answer,) = [m for m in (await chat.call("GET", "messages"))["messages"] if m["id"] == "work-agent"]
+    assert answer["metadata"]["acp"]["changes"] == {"files": 3, "added": 2, "removed": 2}
     assert told["files"][2]["diff"].endswith("@@ -1,2 +1,2 @@\n one\n-two\n+2\n")
 
 
@@ -58,6 +61,8 @@ async def test_a_turn_is_reverted_and_refused_where_a_person_has_changed_the_fil
     assert told == {"reverted": ["other.txt"]}
     assert not (drive.root / "other.txt").exists()
     await chat.until_kind("file_changed", path="other.txt", change="reverted")
+    states = [(file["path"], file["state"]) for file in (await diff(chat, "work"))["files"]]
+    assert states == [("mine.txt", "changed"), ("other.txt", "reverted")]
     assert await chat.refused("POST", "turns", "work", "revert", body={"paths": ["../outside"]}) == (
         404,
         "unknown_path",
