@@ -57,6 +57,11 @@ def repository(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", folder], check=True)
 
 
+def edits(path: str) -> dict[str, object]:
+    """A tool call that has changed a file."""
+    return {"toolCallId": "1", "kind": "edit", "status": "completed", "locations": [{"path": path}]}
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     made = Project(tmp_path)
@@ -112,6 +117,7 @@ async def test_what_is_changed_and_changed_back_is_no_change(project: Project) -
     await project.tracker.begin("s/t2", "sub")
     project.write("a.txt", "one\ntwo\nthree\n")
     assert await project.ended("s/t1") == {}
+    assert await project.tracker.shadow.records() == {}
 
 
 async def test_an_agent_that_writes_while_the_project_is_looked_at_is_not_missed(project: Project) -> None:
@@ -224,8 +230,7 @@ async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: 
     await project.tracker.begin("s/t1", ".")
     await project.tracker.begin("r/t1", ".")
     for turn, path in (("s/t1", "a.txt"), ("r/t1", "sub/c.txt")):
-        call = {"toolCallId": "1", "kind": "edit", "status": "completed", "locations": [{"path": path}]}
-        project.tracker.call(turn, call)
+        project.tracker.call(turn, edits(path))
         project.write(path, "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3"}
     assert await project.ended("r/t1") == {"sub/c.txt": "modified +1 -1"}
@@ -234,9 +239,8 @@ async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: 
 async def test_what_two_turns_may_both_have_done_is_marked_shared(project: Project) -> None:
     await project.tracker.begin("s/t1", ".")
     await project.tracker.begin("r/t1", ".")
-    edit = {"toolCallId": "1", "kind": "edit", "status": "completed", "locations": [{"path": "a.txt"}]}
     run = {"toolCallId": "1", "kind": "execute", "status": "in_progress"}
-    project.tracker.call("s/t1", edit)
+    project.tracker.call("s/t1", edits("a.txt"))
     project.tracker.call("r/t1", run)
     project.write("a.txt", "x\n")
     project.write("sub/c.txt", "x\n")
@@ -261,6 +265,36 @@ async def test_what_was_done_before_the_other_turn_began_stays_ones_own(project:
         "alone.txt": "added +1 -0",
         "sub/c.txt": "modified +1 -1 shared",
     }
+
+
+async def test_a_file_that_others_have_changed_in_between_is_marked_shared(project: Project) -> None:
+    await project.tracker.begin("s/t1", ".")
+    project.write("a.txt", "1\n")
+    await project.tracker.begin("r/t1", ".")
+    project.tracker.call("r/t1", edits("a.txt"))
+    project.write("a.txt", "2\n")
+    assert await project.ended("r/t1") == {"a.txt": "modified +1 -1"}
+    project.write("a.txt", "3\n")
+    assert await project.ended("s/t1") == {"a.txt": "modified +1 -3 shared"}
+
+
+async def test_a_call_that_has_ended_explains_nothing_that_is_changed_later(project: Project) -> None:
+    await project.tracker.begin("s/t1", ".")
+    await project.tracker.begin("r/t1", ".")
+    project.tracker.call("s/t1", edits("a.txt"))
+    project.write("a.txt", "1\n")
+    await project.tracker.begin("q/t1", "elsewhere")
+    project.write("a.txt", "2\n")
+    assert await project.ended("r/t1") == {"a.txt": "modified +1 -1 shared"}
+    assert await project.ended("s/t1") == {"a.txt": "modified +1 -3 shared"}
+
+
+async def test_a_large_file_that_nobody_touched_is_no_change_after_a_crash(tmp_path: Path) -> None:
+    project = Project(tmp_path, max_size=1000)
+    project.write("big", "x" * 5000)
+    await project.tracker.begin("s/t1", ".")
+    project.again().resume("s/t1", ".")
+    assert await project.ended("s/t1") == {}
 
 
 async def test_a_crash_in_mid_turn_loses_nothing_of_it(project: Project) -> None:
