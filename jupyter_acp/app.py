@@ -137,6 +137,8 @@ class AcpExtension(ExtensionApp):
     async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
         if data.get("action") == "rename":
             await self.coordinator.moved(str(data["source_path"]).strip("/"), str(data["path"]).strip("/"))
+        elif data.get("action") == "save":
+            self.coordinator.tracker.saved(str(data["path"]).strip("/"))
         elif data.get("action") == "delete":
             await self.coordinator.deleted(str(data["path"]).strip("/"))
 

@@ -34,6 +34,7 @@ from .turnqueue import TurnQueue
 log = logging.getLogger(__name__)
 
 _STDERR_SHOWN = 4000
+_FILES_LOGGED = 200  # all of them are in the turn's diff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +300,7 @@ class TurnLoop:
         if stopped or error is not None:
             self._inbox.close_tool_calls("cancelled")
         files = await self._changes.end(turn.id)
-        for file in files:
+        for file in files[:_FILES_LOGGED]:
             self._journal.append(Kind.FILE_CHANGED, file.to_json(), turn=turn.id)
         turn = self._turns.active
         assert turn is not None

@@ -32,6 +32,8 @@ _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "core.quotePath": "false",
+    "core.protectNTFS": "false",  # any name that a file here can have
+    "core.protectHFS": "false",
     "core.excludesFile": "/dev/null",
     "gc.auto": "0",
     "user.name": "jupyter_acp",
@@ -205,6 +207,11 @@ class Shadow:
             await self._run("update-ref", "--stdin", input=lines.encode())
         if clean:
             await self._run("gc", "--quiet", "--prune=now", timeout=600.0)
+
+    async def pack(self) -> None:
+        """Put many small files of the repository together, where there are many."""
+        if self._is_made():
+            await self._run("-c", "gc.auto=2000", "gc", "--auto", "--quiet", "--no-detach", timeout=600.0)
 
     async def _run(
         self, *arguments: str, input: bytes = b"", extra: Mapping[str, str] | None = None, timeout: float | None = None

@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import os
+import stat
 import time
 from collections.abc import Awaitable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -31,9 +32,12 @@ from .shadow import Entry, GitFailed, Shadow
 
 log = logging.getLogger(__name__)
 
-#: stands for the mode of a file that is too large to be kept; its `blob` is what tells one version from another
+#: stands for the mode of a file that is too large to be kept, cannot be read, or is a pipe or a device; its `blob` is
+#: what tells one version from another
 LARGE = "large"
 UNKNOWN = "the server was stopped before it had looked at the files"
+#: a moment that everything is before
+EVER = 1 << 63
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
@@ -127,13 +131,12 @@ class ChangeTracker:
 
         Carried out to its end also where the caller has no time for it.
         """
-        at = _stamp() + 1
         turn = self._turns.get(name)
         if turn is None:
             return []
 
         async def end() -> list[FileChange]:
-            await self._look(at, [], turn.delegated)
+            await self._look(EVER, [], turn.delegated)
             del self._turns[name]
             if turn.incomplete == UNKNOWN and await self.shadow.note(name) is not None:
                 # a crash came between this record and that of the turn's end
@@ -157,7 +160,7 @@ class ChangeTracker:
     async def _diff(self, name: str) -> JsonObject:
         turn = self._turns.get(name)
         if turn is not None and turn.begun:
-            await self._look(_stamp() + 1, [], turn.delegated)
+            await self._look(EVER, [], turn.delegated)
             await self._record(name, turn)
         return await shown(self.shadow, name)
 
@@ -178,7 +181,7 @@ class ChangeTracker:
         states = {path: (before.get(path), after.get(path)) for path in wanted}
         named = {} if paths is None else dict.fromkeys(paths, True)
         shared = [path for path in note["shared"] if path in wanted and path not in named]
-        await self._look(_stamp() + 1, [])  # what running turns have done is theirs, this is not
+        await self._look(EVER, [])  # what running turns have done is theirs, this is not
         contents = await check(self.shadow, states, shared=shared, large=note["large"])
         await asyncio.to_thread(put_back, self.shadow.root, contents)
         await self._take(sorted(wanted))
@@ -197,6 +200,14 @@ class ChangeTracker:
             if not made or self._turns:
                 break
             await self._alone(self._forget(until=made[len(made) // 2]))
+        if not self._turns:
+            await self._alone(self._pack())
+
+    async def _pack(self) -> None:
+        try:
+            await self.shadow.pack()
+        except GitFailed as exc:
+            log.warning("%s: %s", self.shadow.root, exc)
 
     async def _forget(self, *, prefix: str = "", until: float = math.inf) -> None:
         try:
@@ -221,7 +232,11 @@ class ChangeTracker:
             return
         everywhere = sorted({*scopes, *(turn.scope for turn in self._turns.values())})
         try:
-            differing = await self._differing(at, everywhere, named)
+            try:
+                differing = await self._differing(at, everywhere, named)
+            except GitFailed:
+                self._index = None  # what git has by now counts, and something may have changed under its hands
+                differing = await self._differing(at, everywhere, named)
         except (GitFailed, OSError) as exc:
             if self.missing != str(exc):
                 log.warning("%s: changes of files are not followed: %s", self.shadow.root, exc)
@@ -258,7 +273,7 @@ class ChangeTracker:
         return differing
 
     def _sort(self, paths: Iterable[str], at: int) -> dict[str, Entry | None]:
-        """The paths that changed before `at`; with an entry for those that are too large to be kept."""
+        """The paths that changed before `at`; with an entry for those that git cannot keep for us."""
         found: dict[str, Entry | None] = {}
         for path in paths:
             place = self.shadow.root / path
@@ -269,10 +284,13 @@ class ChangeTracker:
             except OSError:
                 found[path] = None
                 continue
-            if facts.st_size > self._max_size:
-                found[path] = Entry(LARGE, f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ino}")
+            if stat.S_ISLNK(facts.st_mode):
+                can_be_kept = True
             else:
-                found[path] = None
+                readable = stat.S_ISREG(facts.st_mode) and os.access(place, os.R_OK)
+                can_be_kept = readable and facts.st_size <= self._max_size
+            version = f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ino}"
+            found[path] = None if can_be_kept else Entry(LARGE, version)
         return found
 
     async def _keep(self, path: str) -> None:

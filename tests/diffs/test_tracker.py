@@ -166,6 +166,17 @@ async def test_binary_and_large_files_are_told_without_their_contents(tmp_path: 
         await tracker.revert("s/t2")
 
 
+async def test_a_file_that_became_a_pipe_keeps_nothing_from_being_followed(project: Project) -> None:
+    await project.tracker.begin("s/t1", ".")
+    (project.root / "a.txt").unlink()
+    os.mkfifo(project.root / "a.txt")
+    project.write("sub/c.txt", "x\n")
+    assert await project.ended("s/t1") == {"a.txt": "modified +0 -0 large", "sub/c.txt": "modified +1 -1"}
+    await project.tracker.begin("s/t2", ".")
+    project.write("b.txt", "x\n")
+    assert await project.ended("s/t2") == {"b.txt": "modified +1 -50"}
+
+
 async def test_the_contents_are_kept_byte_for_byte_whatever_gitattributes_say(project: Project) -> None:
     project.write(".gitattributes", "* text=auto eol=crlf ident filter=evil\n")
     project.write("w.txt", "a\r\nb\n$Id$\r\n")
@@ -205,7 +216,8 @@ async def test_files_of_a_repository_inside_the_project_are_followed_too(project
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", 'q"uote', "new\nline", "back\\slash", "-dash", "ü", "#x", "[x]*", ":(top)x", "tab\tx"]
+    "name",
+    ["a b", 'q"uote', "new\nline", "back\\slash", "-dash", "ü", "#x", "[x]*", "git~1", "a:b", ":(top)x", "tab\tx"],
 )
 async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
     project.write(name, "1\n")

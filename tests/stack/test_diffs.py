@@ -84,6 +84,17 @@ async def test_a_notebook_is_compared_by_cell(drive: Any) -> None:
     ]
 
 
+async def test_what_a_person_saves_in_jupyter_meanwhile_is_not_the_turns(drive: Any, jp_fetch: Any) -> None:
+    chat = await drive.open()
+    await chat.submit("/file agents.txt text\n/text on\n/sleep 600", "slow")
+    await chat.until_kind("message_delta")
+    body = json.dumps({"type": "file", "format": "text", "content": "mine"})
+    await jp_fetch("api", "contents", "mine.txt", method="PUT", body=body)
+    await chat.call("POST", "interrupt")
+    await chat.until_kind("turn_ended", id="slow")
+    assert [file["path"] for file in chat.of("file_changed", "slow")] == ["agents.txt"]
+
+
 async def test_two_sessions_in_one_folder_have_each_their_own_changes(drive: Any) -> None:
     one, two = await drive.open(), await drive.open("b.chat")
     await one.submit("/text on\n/sleep 600", "long")
