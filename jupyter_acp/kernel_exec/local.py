@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment, finish_all
 from jupyter_acp.kernel_exec.paths import Root
@@ -78,6 +79,24 @@ class LocalExecutor:
     @property
     def root(self) -> Path:
         return self._root.path
+
+    async def start(self) -> None:
+        """See `Executor.start`. The root was opened when this was made."""
+        if self._stopped:
+            raise ExecutorError("the executor has been stopped")
+
+    async def poll(self) -> int | None:
+        """See `Executor.poll`."""
+        return 0 if self._stopped else None
+
+    def get_state(self) -> JsonObject:
+        """See `Executor.get_state`. Commands end with the server, so nothing is left to be found again."""
+        return {"root": str(self._root.path)}
+
+    def load_state(self, state: JsonObject) -> None:
+        """See `Executor.load_state`."""
+        if state.get("root") != str(self._root.path):
+            raise ValueError(f"this is the state of another project: {state.get('root')}")
 
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """See `Executor.read_text_file`."""
