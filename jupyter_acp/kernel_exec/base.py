@@ -171,13 +171,16 @@ class Tail:
         self.truncated = False
         return taken
 
+    def data(self) -> bytes:
+        """The tail, from a character on."""
+        return _from_character(self._data) if self.truncated else bytes(self._data)
+
     def text(self, *, final: bool) -> tuple[str, bool]:
         """The tail as text that begins at a character and encodes to no more than `limit` bytes; and `truncated`.
 
         Before the `final` call, a character of which only the first bytes have come is left out.
         """
-        data = _from_character(self._data) if self.truncated else bytes(self._data)
-        text = codecs.getincrementaldecoder("utf-8")("replace").decode(data, final)
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(self.data(), final)
         encoded = text.encode()
         if len(encoded) <= self.limit:
             return text, self.truncated
