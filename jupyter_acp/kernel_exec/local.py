@@ -22,6 +22,7 @@ from pathlib import Path
 
 from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import ExecutorError
+from jupyter_acp.kernel_exec import textfiles
 from jupyter_acp.kernel_exec.base import (
     Exit,
     OnBytes,
@@ -192,38 +193,15 @@ class LocalExecutor:
 
     def _read(self, path: str, line: int | None, limit: int | None) -> str:
         with self._root.open_read(path) as file:
-            if line is None and limit is None:
-                data = file.read(self._file_limit + 1)
-            else:
-                for _ in range((line or 1) - 1):
-                    if not file.readline():
-                        break
-                data = self._lines(file.readline, limit)
-        if len(data) > self._file_limit:
-            raise ExecutorError(f"{path}: more than {self._file_limit >> 20} MiB; ask for some of its lines")
-        if b"\0" in data:
-            raise ExecutorError(f"{path}: not a text file")
-        try:
-            return data.decode()
-        except UnicodeDecodeError as exc:
-            raise ExecutorError(f"{path}: not UTF-8 text") from exc
-
-    def _lines(self, readline: Callable[[int], bytes], limit: int | None) -> bytes:
-        taken = bytearray()
-        lines = 0
-        while len(taken) <= self._file_limit and (limit is None or lines < limit):
-            piece = readline(self._file_limit + 1)
-            if not piece:
-                break
-            taken += piece
-            lines += 1
-        return bytes(taken)
+            try:
+                return textfiles.read(file, line, limit, most=self._file_limit)
+            except OverflowError as exc:
+                most = self._file_limit >> 20
+                raise ExecutorError(f"{path}: more than {most} MiB; ask for some of its lines") from exc
+            except ValueError as exc:
+                raise ExecutorError(f"{path}: {exc}") from exc
 
     def _write(self, path: str, text: str) -> None:
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as exc:
-            raise ExecutorError(f"{path}: the text has lone surrogates and cannot be written as UTF-8") from exc
         with ExitStack() as stack:
             root = self._root
             if (sandbox := self._sandbox()) is not None:
@@ -231,6 +209,13 @@ class LocalExecutor:
                     raise ExecutorError(f"{path}: cannot be written, this session has read-only access")
                 root = root.beneath(str(sandbox.workspace))
                 stack.callback(root.close)
+            before = None
+            with suppress(ExecutorError):  # a new file; what cannot be read may still be replaced
+                before = stack.enter_context(root.open_read(path))
+            try:
+                data = textfiles.encode(text, before)
+            except ValueError as exc:
+                raise ExecutorError(f"{path}: {exc}") from exc
             file = stack.enter_context(root.open_write(path))
             file.write(data)
 
