@@ -40,14 +40,15 @@ from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
 _log = logging.getLogger(__name__)
 
-_READ = 64 << 10  # bytes read before the loop does something else
+_PIPE = 1 << 20  # bytes that a pipe holds, if the system lets it
+# bytes read before the loop does something else: a terminal gives 4 KiB at a time, a pipe all that it holds
+_READ: dict[Run, int] = {"terminal": 64 << 10, "pipe": _PIPE}
 _MERGE = 0.05  # seconds between two pieces of output, at least
 _RATE = 2 << 20  # bytes per second of pieces, at most; the rest is dropped from their start
 _DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
 _KILL_WITHIN = 5.0
 _WINDOW = (40, 120)
 _MAX_SIDE = 1 << 16
-_PIPE = 1 << 20  # bytes that a pipe holds
 
 
 class LocalExecutor:
@@ -410,7 +411,7 @@ class LocalCommand:
             _log.exception("command=%s a listener failed", self.id)
 
     def _readable(self) -> None:
-        left = _READ
+        left = _READ[self._run]
         while left > 0:
             try:
                 data = os.read(self._ours, left)
