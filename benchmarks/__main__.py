@@ -15,7 +15,19 @@ from pathlib import Path
 
 from .common import Figure
 
-NAMES = ("stream", "first", "long_chat", "crowd", "stop", "output", "loading", "retention", "reattach", "diffs")
+NAMES = (
+    "stream",
+    "first",
+    "long_chat",
+    "crowd",
+    "stop",
+    "output",
+    "delegated",
+    "loading",
+    "retention",
+    "reattach",
+    "diffs",
+)
 
 
 def machine() -> str:

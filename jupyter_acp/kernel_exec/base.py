@@ -10,13 +10,21 @@ import codecs
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
+from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import ExecutorError
 
 OnOutput: TypeAlias = Callable[[str, bool], Awaitable[None] | None]
 """Called with the next piece of text, and whether output before it was dropped. An awaitable result holds the
 command back: once a full tail waits, the command's own writes block."""
+
+
+Run: TypeAlias = Literal["terminal", "pipe"]
+"""How a command is connected: to a terminal of its own, in which a person may type; or to a pipe, with no input."""
+
+OnBytes: TypeAlias = Callable[[bytes], None]
+"""Called with the next raw bytes of a terminal, and with nothing once it has ended. Must not block."""
 
 
 class FileMissing(ExecutorError, FileNotFoundError):
@@ -58,6 +66,18 @@ class Command(Protocol):
     def output(self) -> tuple[str, bool]:
         """The tail of all its output, and whether anything before that was dropped."""
 
+    def watch(self, listener: OnBytes) -> Callable[[], None]:
+        """Give the tail up to now and then all that follows to `listener`; what is returned ends that. Terminals only.
+
+        Who watches does not hold the command back, and its going does not end the command.
+        """
+
+    async def write(self, data: bytes) -> None:
+        """Type into its terminal. ExecutorError where it has none, or where it has ended."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Tell its terminal the size of a screen, in characters. As `write`."""
+
     async def wait(self) -> Exit:
         """Return when it has ended and its last output and `on_exit` were delivered."""
 
@@ -72,7 +92,22 @@ class Command(Protocol):
 
 
 class Executor(Protocol):
-    """Files and commands of one project. Every path is the project's own, absolute or relative to its root."""
+    """Files and commands of one project. Every path is the project's own, absolute or relative to its root.
+
+    The verbs of its life are those of Jupyter's kernel provisioners.
+    """
+
+    async def start(self) -> None:
+        """Make it ready, or find that it is. ExecutorError with the reason where it cannot be. Idempotent."""
+
+    async def poll(self) -> int | None:
+        """None while commands and files can be asked for, else a status: 0 after `stop`, 1 where it is gone."""
+
+    def get_state(self) -> JsonObject:
+        """What another coordinator needs to go on with it, as JSON; no secret is in it."""
+
+    def load_state(self, state: JsonObject) -> None:
+        """Be what `get_state` described; before `start`. ValueError for what is not such a state."""
 
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """The text, line ends as they are; `limit` lines from the 1-based `line` on.
@@ -87,13 +122,14 @@ class Executor(Protocol):
         self,
         command: Sequence[str] | str,
         *,
+        run: Run = "terminal",
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         output_limit: int | None = None,
         on_output: OnOutput | None = None,
         on_exit: OnExit | None = None,
     ) -> Command:
-        """Start an argv, or a line for the shell, in a terminal of its own.
+        """Start an argv, or a line for the shell, in a terminal of its own or with its output in a pipe.
 
         `output_limit` bytes of its tail are kept. `env` is laid over the allow-list. ExecutorError if it cannot
         start, PathOutside for a `cwd` outside.
@@ -122,6 +158,10 @@ class Tail:
         return len(self._data)
 
     def append(self, data: bytes) -> None:
+        if len(data) > self.limit:  # most of it would be copied for nothing
+            data = data[len(data) - self.limit :]
+            self._data.clear()
+            self.truncated = True
         self._data += data
         excess = len(self._data) - self.limit
         if excess > 0:
@@ -135,13 +175,16 @@ class Tail:
         self.truncated = False
         return taken
 
+    def data(self) -> bytes:
+        """The tail, from a character on."""
+        return _from_character(self._data) if self.truncated else bytes(self._data)
+
     def text(self, *, final: bool) -> tuple[str, bool]:
         """The tail as text that begins at a character and encodes to no more than `limit` bytes; and `truncated`.
 
         Before the `final` call, a character of which only the first bytes have come is left out.
         """
-        data = _from_character(self._data) if self.truncated else bytes(self._data)
-        text = codecs.getincrementaldecoder("utf-8")("replace").decode(data, final)
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(self.data(), final)
         encoded = text.encode()
         if len(encoded) <= self.limit:
             return text, self.truncated

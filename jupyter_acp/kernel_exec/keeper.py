@@ -5,8 +5,8 @@ forks a *keeper*, the parent of the command and of every process that the comman
 a keeper stays below it, whatever became of its session and its environment). Where the server is gone, so is all of it.
 
 A request on stdin, a unix socket, is HEADER (size), with three descriptors beside it: the command's folder, its
-terminal, and where its keeper reports; and JSON `{argv, env}`. The report: one JSON line `{pid, keeper}` or `{error}`,
-one `{status}`, and the end of the file once nothing of the command is left.
+terminal or the pipe of its output, and where its keeper reports; and JSON `{argv, env}`. The report: one JSON line
+`{pid, keeper}` or `{error}`, one `{status}`, and the end of the file once nothing of the command is left.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ def _request(connection: socket.socket) -> tuple[dict[str, object], list[int]] |
     return json.loads(data), descriptors
 
 
-def _keep(spec: dict[str, object], folder: int, terminal: int, report: int) -> None:
+def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> None:
     """Start the command and wait for it and all that it leaves behind."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         adopt_orphans()
         with open(report, "w", buffering=1) as out:
-            pid, error = _start(spec, folder, terminal)
+            pid, error = _start(spec, folder, output)
             os.close(folder)
-            os.close(terminal)
+            os.close(output)
             if error:
                 out.write(json.dumps({"error": error}) + "\n")
                 return
@@ -91,7 +91,7 @@ def _keep(spec: dict[str, object], folder: int, terminal: int, report: int) -> N
         os._exit(0)
 
 
-def _start(spec: dict[str, object], folder: int, terminal: int) -> tuple[int, str]:
+def _start(spec: dict[str, object], folder: int, output: int) -> tuple[int, str]:
     """Fork and exec. The pid and no error, or an error for the person."""
     argv, env = spec["argv"], spec["env"]
     assert isinstance(argv, list) and isinstance(env, dict)
@@ -102,7 +102,12 @@ def _start(spec: dict[str, object], folder: int, terminal: int) -> tuple[int, st
             for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             os.fchdir(folder)
-            os.login_tty(terminal)  # a session of its own, with the terminal as its stdin, stdout and stderr
+            if os.isatty(output):
+                os.login_tty(output)  # a session of its own, with the terminal as its stdin, stdout and stderr
+            else:
+                os.setsid()  # stdin is /dev/null here
+                os.dup2(output, 1)
+                os.dup2(output, 2)
             os.execvpe(argv[0], argv, env)
         except OSError as exc:
             os.write(failure, str(exc.errno or 0).encode())

@@ -1,4 +1,4 @@
-"""The executor of this machine: the project's files, and commands in a pseudo terminal each.
+"""The executor of this machine: the project's files, and commands in a pseudo terminal or with a pipe each.
 
 Files are read and written off the event loop. A command's output is read on it, in small steps; what is past the tail
 is thrown away undecoded, so memory stays flat whatever a command prints.
@@ -20,20 +20,35 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import ExecutorError
-from jupyter_acp.kernel_exec.base import Exit, OnExit, OnOutput, Tail, TextStream, command_environment, finish_all
+from jupyter_acp.kernel_exec import textfiles
+from jupyter_acp.kernel_exec.base import (
+    Exit,
+    OnBytes,
+    OnExit,
+    OnOutput,
+    Run,
+    Tail,
+    TextStream,
+    command_environment,
+    finish_all,
+)
 from jupyter_acp.kernel_exec.paths import Root
 from jupyter_acp.kernel_exec.sandbox import Sandbox
 from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
 _log = logging.getLogger(__name__)
 
-_READ = 64 << 10  # bytes read before the loop does something else
+_PIPE = 1 << 20  # bytes that a pipe holds, if the system lets it
+# bytes read before the loop does something else: a terminal gives 4 KiB at a time, a pipe all that it holds
+_READ: dict[Run, int] = {"terminal": 64 << 10, "pipe": _PIPE}
 _MERGE = 0.05  # seconds between two pieces of output, at least
 _RATE = 2 << 20  # bytes per second of pieces, at most; the rest is dropped from their start
 _DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
 _KILL_WITHIN = 5.0
 _WINDOW = (40, 120)
+_MAX_SIDE = 1 << 16
 
 
 class LocalExecutor:
@@ -79,6 +94,24 @@ class LocalExecutor:
     def root(self) -> Path:
         return self._root.path
 
+    async def start(self) -> None:
+        """See `Executor.start`. The root was opened when this was made."""
+        if self._stopped:
+            raise ExecutorError("the executor has been stopped")
+
+    async def poll(self) -> int | None:
+        """See `Executor.poll`."""
+        return 0 if self._stopped else None
+
+    def get_state(self) -> JsonObject:
+        """See `Executor.get_state`. Commands end with the server, so nothing is left to be found again."""
+        return {"root": str(self._root.path)}
+
+    def load_state(self, state: JsonObject) -> None:
+        """See `Executor.load_state`."""
+        if state.get("root") != str(self._root.path):
+            raise ValueError(f"this is the state of another project: {state.get('root')}")
+
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """See `Executor.read_text_file`."""
         return await asyncio.to_thread(self._read, path, line, limit)
@@ -91,6 +124,7 @@ class LocalExecutor:
         self,
         command: Sequence[str] | str,
         *,
+        run: Run = "terminal",
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         output_limit: int | None = None,
@@ -104,14 +138,15 @@ class LocalExecutor:
         argv = [_shell(), "-c", command] if isinstance(command, str) else list(command)
         folder = self._root.open_directory(cwd)
         try:
-            process, master, slave = await self._start(argv, folder, environment, identity)
+            process, ours, theirs = await self._start(argv, run, folder, environment, identity)
         finally:
             os.close(folder)
         started = LocalCommand(
             identity,
             process,
-            master,
-            slave,
+            run,
+            ours,
+            theirs,
             tail=Tail(limit),
             pending=Tail(self._output_limit),
             on_output=on_output,
@@ -134,9 +169,9 @@ class LocalExecutor:
             self._root.close()
 
     async def _start(
-        self, argv: list[str], folder: int, environment: dict[str, str], identity: str
+        self, argv: list[str], run: Run, folder: int, environment: dict[str, str], identity: str
     ) -> tuple[Child, int, int]:
-        """The process, leader of its own session and terminal, and the terminal's two ends."""
+        """The process, leader of its own session, and our end and its end of its terminal or pipe."""
         place = _place(folder)
         if not argv or not _can_start(argv[0], place, environment):
             raise ExecutorError(f"{argv[0] if argv else 'the command'}: not found, or not executable")
@@ -146,52 +181,28 @@ class LocalExecutor:
         if any("=" in name for name in environment):
             raise ExecutorError(f"{argv[0]}: cannot start: a `=` in the name of a variable")
         with ExitStack() as undo:
-            master, slave = os.openpty()
-            undo.callback(os.close, master)
-            undo.callback(os.close, slave)
-            _set_up_terminal(slave)
-            os.set_blocking(master, False)
+            ours, theirs = _open_terminal() if run == "terminal" else _open_pipe()
+            undo.callback(os.close, ours)
+            undo.callback(os.close, theirs)
+            os.set_blocking(ours, False)
             environment = {**environment, "PWD": place}
             if (sandbox := self._sandbox()) is not None:
                 argv = await asyncio.to_thread(sandbox.wrap, argv, cwd=place, env=environment)
-            child = await self._spawner.start(argv, environment, run=identity, folder=folder, terminal=slave)
+            child = await self._spawner.start(argv, environment, run=identity, folder=folder, output=theirs)
             undo.pop_all()
-        return child, master, slave
+        return child, ours, theirs
 
     def _read(self, path: str, line: int | None, limit: int | None) -> str:
         with self._root.open_read(path) as file:
-            if line is None and limit is None:
-                data = file.read(self._file_limit + 1)
-            else:
-                for _ in range((line or 1) - 1):
-                    if not file.readline():
-                        break
-                data = self._lines(file.readline, limit)
-        if len(data) > self._file_limit:
-            raise ExecutorError(f"{path}: more than {self._file_limit >> 20} MiB; ask for some of its lines")
-        if b"\0" in data:
-            raise ExecutorError(f"{path}: not a text file")
-        try:
-            return data.decode()
-        except UnicodeDecodeError as exc:
-            raise ExecutorError(f"{path}: not UTF-8 text") from exc
-
-    def _lines(self, readline: Callable[[int], bytes], limit: int | None) -> bytes:
-        taken = bytearray()
-        lines = 0
-        while len(taken) <= self._file_limit and (limit is None or lines < limit):
-            piece = readline(self._file_limit + 1)
-            if not piece:
-                break
-            taken += piece
-            lines += 1
-        return bytes(taken)
+            try:
+                return textfiles.read(file, line, limit, most=self._file_limit)
+            except OverflowError as exc:
+                most = self._file_limit >> 20
+                raise ExecutorError(f"{path}: more than {most} MiB; ask for some of its lines") from exc
+            except ValueError as exc:
+                raise ExecutorError(f"{path}: {exc}") from exc
 
     def _write(self, path: str, text: str) -> None:
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as exc:
-            raise ExecutorError(f"{path}: the text has lone surrogates and cannot be written as UTF-8") from exc
         with ExitStack() as stack:
             root = self._root
             if (sandbox := self._sandbox()) is not None:
@@ -199,6 +210,13 @@ class LocalExecutor:
                     raise ExecutorError(f"{path}: cannot be written, this session has read-only access")
                 root = root.beneath(str(sandbox.workspace))
                 stack.callback(root.close)
+            before = None
+            with suppress(ExecutorError):  # a new file; what cannot be read may still be replaced
+                before = stack.enter_context(root.open_read(path))
+            try:
+                data = textfiles.encode(text, before)
+            except ValueError as exc:
+                raise ExecutorError(f"{path}: {exc}") from exc
             file = stack.enter_context(root.open_write(path))
             file.write(data)
 
@@ -213,8 +231,9 @@ class LocalCommand:
         self,
         identity: str,
         process: Child,
-        master: int,
-        slave: int,
+        run: Run,
+        ours: int,
+        theirs: int,
         *,
         tail: Tail,
         pending: Tail,
@@ -226,9 +245,12 @@ class LocalCommand:
         self.pid = process.pid
         self.exit: Exit | None = None
         self._process = process
-        self._master = master
-        # held till the exit: a command that lets its terminal go would else be hung up, and may open it again
-        self._slave = slave
+        self._run = run
+        self._ours = ours
+        self._theirs = theirs
+        if run == "pipe":
+            self._let_theirs_go()
+        # a terminal's is held till the exit: a command that lets it go would else be hung up, and may open it again
         self._tail = tail
         self._pending = pending
         self._text = TextStream()
@@ -241,12 +263,58 @@ class LocalCommand:
         self._drained = False  # from here on output is dropped
         self._news = asyncio.Event()
         self._end_of_output = asyncio.Event()
+        self._watchers: dict[object, OnBytes] = {}
+        self._watched = False  # to the end
+        self._typing = asyncio.Lock()
+        self._writable = asyncio.Event()
         self._resume()
         self._task = asyncio.create_task(self._follow(), name=f"command {identity}")
 
     def output(self) -> tuple[str, bool]:
         """See `Command.output`."""
         return self._tail.text(final=self._drained)
+
+    def watch(self, listener: OnBytes) -> Callable[[], None]:
+        """See `Command.watch`."""
+        self._check_terminal()
+        if tail := self._tail.data():
+            listener(tail)
+        if self._watched:
+            listener(b"")
+            return lambda: None
+        key = object()
+        self._watchers[key] = listener
+
+        def stop() -> None:
+            self._watchers.pop(key, None)
+
+        return stop
+
+    async def write(self, data: bytes) -> None:
+        """See `Command.write`. Waits while the terminal takes no more, until the command reads or ends."""
+        async with self._typing:
+            left = memoryview(data)
+            while left:
+                self._check_running()
+                try:
+                    left = left[os.write(self._ours, left) :]
+                except BlockingIOError:
+                    self._writable.clear()
+                    self._loop.add_writer(self._ours, self._writable.set)
+                    try:
+                        await self._writable.wait()
+                    finally:
+                        if self._ours >= 0:
+                            self._loop.remove_writer(self._ours)
+                except OSError as exc:
+                    raise ExecutorError(f"command {self.id}: {exc.strerror}") from exc
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """See `Command.resize`."""
+        self._check_running()
+        if not (0 < rows < _MAX_SIDE and 0 < columns < _MAX_SIDE):
+            raise ExecutorError(f"a terminal cannot have {rows} rows and {columns} columns")
+        termios.tcsetwinsize(self._ours, (rows, columns))
 
     async def wait(self) -> Exit:
         """See `Command.wait`."""
@@ -280,8 +348,18 @@ class LocalCommand:
             self._on_close(self)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            self._let_slave_go()
+            self._let_theirs_go()
             self._finish_reading()
+            self._finish_watching()
+
+    def _check_terminal(self) -> None:
+        if self._run != "terminal":
+            raise ExecutorError(f"command {self.id} has no terminal")
+
+    def _check_running(self) -> None:
+        self._check_terminal()
+        if self.exit is not None or self._ours < 0:
+            raise ExecutorError(f"command {self.id} has ended")
 
     def _failure(self) -> BaseException | None:
         return None if self._task.cancelled() else self._task.exception()
@@ -297,13 +375,15 @@ class LocalCommand:
                 size = await self._deliver()
                 if size:
                     await asyncio.wait([exited], timeout=max(_MERGE, size / _RATE))
-            self._let_slave_go()
+            self._let_theirs_go()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN):
                     await self._end_of_output.wait()
             self._drained = True
             await self._deliver(final=True)
             self.exit = Exit.of(exited.result())
+            self._writable.set()  # who still types learns that it is too late
+            self._finish_watching()
             if self._on_exit is not None:
                 await self._call(self._on_exit, self.exit)
         finally:
@@ -331,10 +411,10 @@ class LocalCommand:
             _log.exception("command=%s a listener failed", self.id)
 
     def _readable(self) -> None:
-        left = _READ
+        left = _READ[self._run]
         while left > 0:
             try:
-                data = os.read(self._master, left)
+                data = os.read(self._ours, left)
             except BlockingIOError:
                 break
             except OSError:  # EIO: the last process that held the terminal has gone (Linux)
@@ -348,33 +428,49 @@ class LocalCommand:
 
     def _take(self, data: bytes) -> None:
         self._tail.append(data)
+        self._show(data)
         if self._on_output is not None:
             self._pending.append(data)
             self._news.set()
             if self._delivering and len(self._pending) >= self._pending.limit:
                 self._pause()
 
+    def _show(self, data: bytes) -> None:
+        for listener in tuple(self._watchers.values()):
+            try:
+                listener(data)
+            except Exception:
+                _log.exception("command=%s a watcher failed", self.id)
+
+    def _finish_watching(self) -> None:
+        if not self._watched:
+            self._watched = True
+            self._show(b"")
+            self._watchers.clear()
+
     def _pause(self) -> None:
         if self._reading:
-            self._loop.remove_reader(self._master)
+            self._loop.remove_reader(self._ours)
             self._reading = False
 
     def _resume(self) -> None:
-        if not self._reading and self._master >= 0:
-            self._loop.add_reader(self._master, self._readable)
+        if not self._reading and self._ours >= 0:
+            self._loop.add_reader(self._ours, self._readable)
             self._reading = True
 
     def _finish_reading(self) -> None:
         self._pause()
-        if self._master >= 0:
-            os.close(self._master)
-            self._master = -1
+        if self._ours >= 0:
+            self._loop.remove_writer(self._ours)
+            os.close(self._ours)
+            self._ours = -1
+        self._writable.set()
         self._end_of_output.set()
 
-    def _let_slave_go(self) -> None:
-        if self._slave >= 0:
-            os.close(self._slave)
-            self._slave = -1
+    def _let_theirs_go(self) -> None:
+        if self._theirs >= 0:
+            os.close(self._theirs)
+            self._theirs = -1
 
 
 def _place(folder: int) -> str:
@@ -391,11 +487,21 @@ def _can_start(program: str, place: str, environment: Mapping[str, str]) -> bool
     return shutil.which(name, path=environment.get("PATH")) is not None
 
 
-def _set_up_terminal(slave: int) -> None:
+def _open_terminal() -> tuple[int, int]:
+    master, slave = os.openpty()
     settings = termios.tcgetattr(slave)
     settings[1] &= ~termios.OPOST  # "\n" stays "\n": the output is text for an agent first
     termios.tcsetattr(slave, termios.TCSANOW, settings)
     termios.tcsetwinsize(slave, _WINDOW)
+    return master, slave
+
+
+def _open_pipe() -> tuple[int, int]:
+    ours, theirs = os.pipe()
+    if sys.platform == "linux":
+        with suppress(OSError):  # the person's pipes have all the room that they may have
+            fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIPE)
+    return ours, theirs
 
 
 def _shell() -> str:

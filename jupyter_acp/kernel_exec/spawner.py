@@ -28,18 +28,17 @@ class Spawner:
         self._one = asyncio.Lock()
         self._closed = False
 
-    async def start(
-        self, argv: Sequence[str], env: Mapping[str, str], *, run: str, folder: int, terminal: int
-    ) -> Child:
-        """Start a command with `env` and nothing else, in `folder`, as the leader of a session on `terminal`.
+    async def start(self, argv: Sequence[str], env: Mapping[str, str], *, run: str, folder: int, output: int) -> Child:
+        """Start a command with `env` and nothing else, in `folder`, as the leader of a session.
 
-        Both are descriptors and stay the caller's. `run` marks the command's processes. ExecutorError with a reason.
+        `output` is its terminal, or a pipe for what it prints. Both are descriptors and stay the caller's. `run` marks
+        the command's processes. ExecutorError with a reason.
         """
         request = json.dumps({"argv": list(argv), "env": {**env, MARK: run}}).encode()
         ours, theirs = os.pipe()
         report = os.fdopen(ours, "rb", buffering=0)
         # to its end also where we are cancelled: half a request would spoil the next, and descriptors are not ours
-        sending = asyncio.ensure_future(self._hand_over(request, [folder, terminal, theirs]))
+        sending = asyncio.ensure_future(self._hand_over(request, [folder, output, theirs]))
         try:
             await asyncio.wait([sending])
             sending.result()
