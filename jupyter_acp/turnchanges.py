@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 #: the first look at a folder holds the first prompt back, for so long; no later one does
 FIRST_LOOK_SECONDS = 2.0
+#: the machine is the prompt's own first; a look is right however late it comes
+LATER_SECONDS = 0.05
 #: how long the end of a turn waits for what it has changed; it is kept all the same
 LAST_LOOK_SECONDS = 5.0
 
@@ -37,7 +39,13 @@ class TurnChanges:
 
     def begin(self, turn_id: str) -> None:
         """A turn begins now."""
-        self._spawn(asyncio.ensure_future(self._tracker.begin(self.name(turn_id), self._scope)))
+        self._tracker.begin(self.name(turn_id), self._scope)
+        self._spawn(asyncio.ensure_future(self._settle()))
+
+    async def _settle(self) -> None:
+        if self._tracker.looked(self._scope):
+            await asyncio.sleep(LATER_SECONDS)
+        await self._tracker.settle()
 
     def resume(self, turn_id: str) -> None:
         """A turn goes on that an earlier coordinator has begun."""

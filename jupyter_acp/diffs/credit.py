@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from jupyter_acp.events import JsonObject
 
@@ -47,18 +47,26 @@ class Touch:
         return cls(before, after, bool(data["shared"]))
 
 
+class Moment(NamedTuple):
+    """By the clock that file systems stamp files with, and by the monotonic one; both in nanoseconds."""
+
+    stamp: int
+    clock: int
+
+
 @dataclass(slots=True)
 class Turn:
     """A running turn: where it may write, relative to the root, what it has changed so far, and what it does.
 
-    `incomplete` is why not all that it changed is known; changes are credited once it has `begun`.
+    `incomplete` is why not all that it changed is known; `began` is the moment from
+    which on changes are credited, None once what was before it is sorted out.
     """
 
     scope: str
     touched: dict[str, Touch] = field(default_factory=dict)
     delegated: set[str] = field(default_factory=set)
     incomplete: str | None = None
-    begun: bool = False
+    began: Moment | None = None
     _open: dict[str, frozenset[str] | None] = field(default_factory=dict)
     _named: set[str] = field(default_factory=set)
     _anything: bool = False

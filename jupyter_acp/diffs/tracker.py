@@ -2,8 +2,10 @@
 
 Theory of operation. The index of a shadow repository is what was there at the last look. A look takes place where a
 turn begins or ends: what differs from the index is what changed since, and is credited (credit.py). A look takes some
-20 ms, in which the agent works already: what has changed after the moment of the look, by the time that the file
-system gives it, is left for the next one. At the end of a turn its files before and after become a record of git's.
+20 ms and comes a little late, when the agent works already: what has changed after the moment at which the turn began,
+by the time that the file system gives it, is left for the next one. Where many turns begin or end at once, one look
+does for all that asked for it before it began. At the end of a turn its files, before and after, become a record of
+git's.
 
 What a turn has changed so far is written down at each look, so that it is still known after a crash.
 """
@@ -17,7 +19,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Awaitable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +27,7 @@ from typing import Any, TypeVar
 from jupyter_acp.events import JsonObject, encode
 from jupyter_acp.exceptions import NotFound
 
-from .credit import Changes, Touch, Turn, credit
+from .credit import Changes, Moment, Touch, Turn, credit
 from .report import FileChange, changes, shown
 from .revert import check, put_back, with_both_names
 from .shadow import Entry, GitFailed, Shadow
@@ -41,10 +43,10 @@ EVER = 1 << 63
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
-Result = TypeVar("Result")
-
 # The clock that file systems stamp files with: it may be some milliseconds behind the other.
 _STAMPS = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+
+Result = TypeVar("Result")
 
 
 class ChangeTracker:
@@ -67,6 +69,8 @@ class ChangeTracker:
         self._one = asyncio.Lock()
         self._index: dict[str, Entry] | None = None
         self._looked: set[str] = set()
+        # since when nothing was changed in a folder, by the monotonic clock in nanoseconds
+        self._clean: dict[str, int] = {}
         self._turns: dict[str, Turn] = {}
         self._saved: set[str] = set()
         #: why nothing can be compared; None where it can
@@ -79,24 +83,19 @@ class ChangeTracker:
     async def prepare(self, scope: str) -> None:
         """Look at a folder for the first time, which costs as much as it holds. Returns at once when that was done."""
         if scope not in self._looked:
-            await self._alone(self._look(_stamp(), [scope]))
+            await self._alone(self._look(_now(), [scope]))
 
-    def begin(self, name: str, scope: str) -> Awaitable[None]:
-        """A turn begins to work, now, in a folder of the project (relative to its root). Done once it was looked at."""
-        at = _stamp()
-        turn = self._turns[name] = Turn(scope)  # its calls count from here on, changes from the look on
+    def begin(self, name: str, scope: str) -> None:
+        """A turn begins to work, now, in a folder of the project (relative to its root); `settle` follows soon."""
+        self._turns[name] = Turn(scope, began=_now())
 
-        async def begin() -> None:
-            await self._look(at, [scope])
-            turn.begun = True
-            turn.incomplete = self.missing
-            self._write_down(name)
-
-        return self._alone(begin())
+    async def settle(self) -> None:
+        """Look at what was there when turns began. What is overwritten before that was not seen."""
+        await self._alone(self._settle())
 
     def resume(self, name: str, scope: str) -> None:
         """A turn goes on that an earlier process has begun."""
-        turn = self._turns[name] = Turn(scope, begun=True)
+        turn = self._turns[name] = Turn(scope)
         try:
             saved = json.loads(self._place(name).read_bytes())
             turn.delegated = set(saved["delegated"])
@@ -135,8 +134,10 @@ class ChangeTracker:
         if turn is None:
             return []
 
+        now = _now()
+
         async def end() -> list[FileChange]:
-            await self._look(EVER, [], turn.delegated)
+            await self._look_at_all(now, turn.delegated)
             del self._turns[name]
             if turn.incomplete == UNKNOWN and await self.shadow.note(name) is not None:
                 # a crash came between this record and that of the turn's end
@@ -155,12 +156,12 @@ class ChangeTracker:
 
     async def diff(self, name: str) -> JsonObject:
         """What a turn has changed, of one that runs up to now; see `report.shown`."""
-        return await self._alone(self._diff(name))
+        return await self._alone(self._diff(name, _now()))
 
-    async def _diff(self, name: str) -> JsonObject:
+    async def _diff(self, name: str, now: Moment) -> JsonObject:
         turn = self._turns.get(name)
-        if turn is not None and turn.begun:
-            await self._look(EVER, [], turn.delegated)
+        if turn is not None:
+            await self._look_at_all(now, turn.delegated)
             await self._record(name, turn)
         return await shown(self.shadow, name)
 
@@ -170,9 +171,9 @@ class ChangeTracker:
         All or nothing: Conflict, with the paths and why, where one was changed since, was shared with others (unless
         it is named), or was too large to be kept. NotFound for a record or a path that there is not.
         """
-        return await self._alone(self._revert(name, paths))
+        return await self._alone(self._revert(name, paths, _now()))
 
-    async def _revert(self, name: str, paths: Collection[str] | None) -> list[str]:
+    async def _revert(self, name: str, paths: Collection[str] | None, now: Moment) -> list[str]:
         note = await self.shadow.note(name)
         if note is None:
             raise NotFound("nothing is kept of what this turn has changed", "not_kept")
@@ -181,7 +182,7 @@ class ChangeTracker:
         states = {path: (before.get(path), after.get(path)) for path in wanted}
         named = {} if paths is None else dict.fromkeys(paths, True)
         shared = [path for path in note["shared"] if path in wanted and path not in named]
-        await self._look(EVER, [])  # what running turns have done is theirs, this is not
+        await self._look_at_all(now)  # what running turns have done is theirs, this is not
         contents = await check(self.shadow, states, shared=shared, large=note["large"])
         await asyncio.to_thread(put_back, self.shadow.root, contents)
         await self._take(sorted(wanted))
@@ -226,43 +227,85 @@ class ChangeTracker:
 
     # --- looks -------------------------------------------------------------------------------------------------------
 
-    async def _look(self, at: int, scopes: Iterable[str], named: Iterable[str] = ()) -> None:
-        """Credit what has changed before the moment `at` (nanoseconds), beneath these scopes and those of all turns."""
+    async def _settle(self) -> None:
+        for name, turn in list(self._turns.items()):
+            if (began := turn.began) is not None:
+                await self._look(began, [turn.scope])
+                turn.began = None
+                turn.incomplete = self.missing
+                self._write_down(name)
+
+    async def _look_at_all(self, now: Moment, named: Iterable[str] = ()) -> None:
+        """Credit all changes up to now, also of files that are `named` but ignored."""
+        await self._settle()
+        await self._look(Moment(EVER, now.clock), [], named)
+
+    async def _look(self, until: Moment, scopes: Iterable[str], named: Iterable[str] = ()) -> None:
+        """Credit what has changed before a moment, beneath these scopes and those of all turns."""
         if self.missing is not None and time.monotonic() < self._again:
             return
         everywhere = sorted({*scopes, *(turn.scope for turn in self._turns.values())})
-        try:
+        if not named and all(self._clean.get(scope, 0) > until.clock for scope in everywhere):
+            everywhere, differing = [], {}  # others have looked since, and credited all there was
+        else:
             try:
-                differing = await self._differing(at, everywhere, named)
-            except GitFailed:
-                self._index = None  # what git has by now counts, and something may have changed under its hands
-                differing = await self._differing(at, everywhere, named)
-        except (GitFailed, OSError) as exc:
-            if self.missing != str(exc):
-                log.warning("%s: changes of files are not followed: %s", self.shadow.root, exc)
-            self.missing, self._again, self._index = str(exc), time.monotonic() + AGAIN_SECONDS, None
-            for turn in self._turns.values():
-                turn.incomplete = self.missing
-            return
+                differing = await self._differing(until.stamp, everywhere, named)
+            except (GitFailed, OSError) as exc:
+                self._fail(str(exc))
+                return
         self.missing = None
         self._looked.update(everywhere)
-        credit([turn for turn in self._turns.values() if turn.begun], differing, self._saved)
+        credit([turn for turn in self._turns.values() if turn.began is None], differing, self._saved)
         self._saved.clear()
         for name, turn in self._turns.items():
             if turn.touched:
                 self._write_down(name)
+        if differing:
+            self._taking.unlink(missing_ok=True)
 
-    async def _differing(self, at: int, scopes: list[str], named: Iterable[str]) -> Changes:
-        if self._index is None:
-            self._index = await self.shadow.open()
-            with suppress(OSError, ValueError):
-                large = json.loads(self._large.read_bytes())
-                self._index |= {path: Entry(LARGE, version) for path, version in large.items()}
+    def _fail(self, reason: str) -> None:
+        if self.missing != reason:
+            log.warning("%s: changes of files are not followed: %s", self.shadow.root, reason)
+        self.missing, self._again, self._index = reason, time.monotonic() + AGAIN_SECONDS, None
+        for turn in self._turns.values():
+            turn.incomplete = reason
+
+    async def _differing(self, before: int, scopes: list[str], named: Iterable[str]) -> Changes:
+        differing = await self._open()
+        try:
+            return {**differing, **await self._differing_now(before, scopes, named)}
+        except GitFailed:
+            # something may have changed under its hands: once more, from what git has by now
+            self._index = None
+            return {**differing, **await self._open(), **await self._differing_now(before, scopes, named)}
+
+    async def _open(self) -> Changes:
+        """Know the index; what was taken into it and not credited, before a crash or a failure."""
+        if self._index is not None:
+            return {}
+        self._index = await self.shadow.open()
+        with suppress(OSError, ValueError):
+            large = json.loads(self._large.read_bytes())
+            self._index |= {path: Entry(LARGE, version) for path, version in large.items()}
+        with suppress(OSError, ValueError, TypeError):
+            taken = json.loads(self._taking.read_bytes())
+            befores = {path: entry and Entry(*entry) for path, entry in taken.items()}
+            return {p: (before, self._index.get(p)) for p, before in befores.items() if self._index.get(p) != before}
+        return {}
+
+    async def _differing_now(self, before: int, scopes: list[str], named: Iterable[str]) -> Changes:
+        assert self._index is not None
+        clock = time.monotonic_ns()
         found = {*await self.shadow.changed(scopes), *(path for path in named if path in self._index)}
         if len(found) + len(self._index) > self._max_files:
             raise GitFailed(f"there are more than {self._max_files:,} files")
-        sorted_out = await asyncio.to_thread(self._sort, found, at)
-        differing = await self._take([path for path, entry in sorted_out.items() if entry is None])
+        sorted_out = await asyncio.to_thread(self._sort, found, before)
+        paths = [path for path, entry in sorted_out.items() if entry is None]
+        if paths:
+            # should a crash come before these are credited
+            befores = {path: (known := self._index.get(path)) and [known.mode, known.blob] for path in paths}
+            await asyncio.to_thread(self._taking.write_text, encode(befores))
+        differing = await self._take(paths)
         for path, entry in sorted_out.items():
             if entry is not None and self._index.get(path) != entry:
                 differing[path] = (self._index.get(path), entry)
@@ -270,6 +313,8 @@ class ChangeTracker:
         if any(LARGE in (entry and entry.mode for entry in pair) for pair in differing.values()):
             versions = {path: entry.blob for path, entry in self._index.items() if entry.mode == LARGE}
             await asyncio.to_thread(self._large.write_text, encode(versions))
+        if len(found) == len(sorted_out):
+            self._clean.update(dict.fromkeys(scopes, clock))
         return differing
 
     def _sort(self, paths: Iterable[str], at: int) -> dict[str, Entry | None]:
@@ -355,6 +400,10 @@ class ChangeTracker:
         return self.shadow.folder / "turns" / f"{name.replace('/', '~')}.json"
 
     @property
+    def _taking(self) -> Path:
+        return self.shadow.folder / "taking.json"
+
+    @property
     def _large(self) -> Path:
         return self.shadow.folder / "large.json"
 
@@ -368,8 +417,8 @@ class ChangeTracker:
         return await asyncio.shield(asyncio.ensure_future(locked()))
 
 
-def _stamp() -> int:
-    return time.clock_gettime_ns(_STAMPS)
+def _now() -> Moment:
+    return Moment(time.clock_gettime_ns(_STAMPS), time.monotonic_ns())
 
 
 def _changed(path: Path) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from jupyter_acp.diffs.report import diffs
-from jupyter_acp.diffs.shadow import Shadow
-from jupyter_acp.diffs.tracker import ChangeTracker
+from jupyter_acp.diffs.shadow import Entry, Shadow
+from jupyter_acp.diffs.tracker import ChangeTracker, _now
 from jupyter_acp.exceptions import Conflict, NotFound
 
 
@@ -72,13 +73,15 @@ def project(tmp_path: Path) -> Project:
 
 
 async def test_a_turn_that_changed_nothing_leaves_nothing(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     assert await project.ended("s/t1") == {}
     assert await project.tracker.shadow.records() == {}
 
 
 async def test_new_changed_removed_and_renamed_files_are_told_with_their_lines(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "one\n2\nthree\nfour\n")
     project.write("new/n.txt", "n\n")
     (project.root / "sub/c.txt").unlink()
@@ -95,16 +98,19 @@ async def test_new_changed_removed_and_renamed_files_are_told_with_their_lines(p
 
 
 async def test_what_a_person_did_between_turns_is_nobodys(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     await project.ended("s/t1")
     project.write("a.txt", "mine\n")
-    await project.tracker.begin("s/t2", ".")
+    project.tracker.begin("s/t2", ".")
+    await project.tracker.settle()
     project.write("sub/c.txt", "agent's\n")
     assert await project.ended("s/t2") == {"sub/c.txt": "modified +1 -1"}
 
 
 async def test_what_a_person_saved_during_a_turn_is_theirs(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "mine\n")
     project.tracker.saved("a.txt")
     project.write("sub/c.txt", "agent's\n")
@@ -112,30 +118,29 @@ async def test_what_a_person_saved_during_a_turn_is_theirs(project: Project) -> 
 
 
 async def test_what_is_changed_and_changed_back_is_no_change(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "other\n")
-    await project.tracker.begin("s/t2", "sub")
+    project.tracker.begin("s/t2", "sub")
+    await project.tracker.settle()
     project.write("a.txt", "one\ntwo\nthree\n")
     assert await project.ended("s/t1") == {}
     assert await project.tracker.shadow.records() == {}
 
 
-async def test_an_agent_that_writes_while_the_project_is_looked_at_is_not_missed(project: Project) -> None:
-    """The look of the beginning takes a while; what the agent does in it belongs to the turn."""
+async def test_what_an_agent_writes_before_the_project_was_looked_at_is_not_missed(project: Project) -> None:
     await project.tracker.prepare(".")
     for round in range(10):
-        beginning = project.tracker.begin(f"s/t{round}", ".")
-        project.write("early.txt", f"before {round}\n")
-        task = asyncio.ensure_future(beginning)
-        await asyncio.sleep(0)  # its moment is now
+        project.tracker.begin(f"s/t{round}", ".")
         project.write("a.txt", f"{round}\n")
-        await task
+        await project.tracker.settle()
         assert "a.txt" in await project.ended(f"s/t{round}")
 
 
 async def test_ignored_files_and_conversations_are_left_out(project: Project) -> None:
     project.write(".gitignore", "build/\n*.log\n")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     for path in ("build/x", "x.log", "talk.chat", ".talk.chat.acp.json", ".acp/uploads/u", "sub/.gitignore"):
         project.write(path, "x\n")
     assert await project.ended("s/t1") == {"sub/.gitignore": "added +1 -0"}
@@ -144,7 +149,8 @@ async def test_ignored_files_and_conversations_are_left_out(project: Project) ->
 async def test_a_write_that_the_agent_delegated_is_seen_where_git_ignores_it(project: Project) -> None:
     project.write(".gitignore", "*.log\n")
     project.write("x.log", "old\n")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     await project.tracker.writes("s/t1", str(project.root / "x.log"))
     project.write("x.log", "new\n")
     assert await project.ended("s/t1") == {"x.log": "modified +1 -1 delegated"}
@@ -154,12 +160,14 @@ async def test_binary_and_large_files_are_told_without_their_contents(tmp_path: 
     project = Project(tmp_path, max_size=1000)
     project.write("big", "x" * 5000)
     project.write("also-big", "x" * 5000)
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("big", "y" * 5000)
     project.write("picture", bytes(range(256)))
     assert await project.ended("s/t1") == {"big": "modified +0 -0 large", "picture": "added +0 -0 binary"}
     tracker = project.again()
-    await tracker.begin("s/t2", ".")
+    tracker.begin("s/t2", ".")
+    await tracker.settle()
     project.write("also-big", "z" * 5000)
     assert await project.ended("s/t2") == {"also-big": "modified +0 -0 large"}
     with pytest.raises(Conflict, match="also-big: too large"):
@@ -167,12 +175,14 @@ async def test_binary_and_large_files_are_told_without_their_contents(tmp_path: 
 
 
 async def test_a_file_that_became_a_pipe_keeps_nothing_from_being_followed(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     (project.root / "a.txt").unlink()
     os.mkfifo(project.root / "a.txt")
     project.write("sub/c.txt", "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +0 -0 large", "sub/c.txt": "modified +1 -1"}
-    await project.tracker.begin("s/t2", ".")
+    project.tracker.begin("s/t2", ".")
+    await project.tracker.settle()
     project.write("b.txt", "x\n")
     assert await project.ended("s/t2") == {"b.txt": "modified +1 -50"}
 
@@ -183,7 +193,8 @@ async def test_the_contents_are_kept_byte_for_byte_whatever_gitattributes_say(pr
     repository(project.root)
     with (project.root / ".git/config").open("a") as config:
         config.write(f'[filter "evil"]\n\tclean = "touch {project.root}/pwned; cat"\n')
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("w.txt", "c\r\n")
     await project.ended("s/t1")
     await project.tracker.revert("s/t1")
@@ -196,7 +207,8 @@ async def test_the_projects_own_repository_is_neither_read_nor_written(project: 
     (project.root / ".git/hooks/post-index-change").write_text(f"#!/bin/sh\ntouch {project.root}/pwned\n")
     (project.root / ".git/hooks/post-index-change").chmod(0o755)
     before = sorted(path.name for path in (project.root / ".git").iterdir())
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3"}
     assert sorted(path.name for path in (project.root / ".git").iterdir()) == before
@@ -208,7 +220,8 @@ async def test_files_of_a_repository_inside_the_project_are_followed_too(project
         repository(project.root / inner)
         project.write(f"{inner}/.gitignore", "*.o\n")
         project.write(f"{inner}/x.c", "x\n")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("lib/x.c", "y\n")
     project.write("lib/deeper/x.c", "z\n")
     project.write("lib/deeper/x.o", "o\n")
@@ -221,7 +234,8 @@ async def test_files_of_a_repository_inside_the_project_are_followed_too(project
 )
 async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
     project.write(name, "1\n")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write(name, "2\n")
     assert await project.ended("s/t1") == {name: "modified +1 -1"}
     assert list(await diffs(project.tracker.shadow, "s/t1")) == [name]
@@ -230,8 +244,10 @@ async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
 
 
 async def test_two_turns_in_different_folders_have_each_their_own(project: Project) -> None:
-    await project.tracker.begin("s/t1", "sub")
-    await project.tracker.begin("r/t1", "other")
+    project.tracker.begin("s/t1", "sub")
+    await project.tracker.settle()
+    project.tracker.begin("r/t1", "other")
+    await project.tracker.settle()
     project.write("sub/c.txt", "1\n")
     project.write("other/o.txt", "2\n")
     assert await project.ended("r/t1") == {"other/o.txt": "added +1 -0"}
@@ -239,8 +255,10 @@ async def test_two_turns_in_different_folders_have_each_their_own(project: Proje
 
 
 async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     for turn, path in (("s/t1", "a.txt"), ("r/t1", "sub/c.txt")):
         project.tracker.call(turn, edits(path))
         project.write(path, "x\n")
@@ -249,8 +267,10 @@ async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: 
 
 
 async def test_what_two_turns_may_both_have_done_is_marked_shared(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     run = {"toolCallId": "1", "kind": "execute", "status": "in_progress"}
     project.tracker.call("s/t1", edits("a.txt"))
     project.tracker.call("r/t1", run)
@@ -266,9 +286,11 @@ async def test_what_two_turns_may_both_have_done_is_marked_shared(project: Proje
 
 
 async def test_what_was_done_before_the_other_turn_began_stays_ones_own(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     project.write("sub/c.txt", "both?\n")
     assert await project.ended("r/t1") == {"sub/c.txt": "modified +1 -1 shared"}
     project.write("alone.txt", "x\n")
@@ -280,9 +302,11 @@ async def test_what_was_done_before_the_other_turn_began_stays_ones_own(project:
 
 
 async def test_a_file_that_others_have_changed_in_between_is_marked_shared(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "1\n")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     project.tracker.call("r/t1", edits("a.txt"))
     project.write("a.txt", "2\n")
     assert await project.ended("r/t1") == {"a.txt": "modified +1 -1"}
@@ -291,11 +315,14 @@ async def test_a_file_that_others_have_changed_in_between_is_marked_shared(proje
 
 
 async def test_a_call_that_has_ended_explains_nothing_that_is_changed_later(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     project.tracker.call("s/t1", edits("a.txt"))
     project.write("a.txt", "1\n")
-    await project.tracker.begin("q/t1", "elsewhere")
+    project.tracker.begin("q/t1", "elsewhere")
+    await project.tracker.settle()
     project.write("a.txt", "2\n")
     assert await project.ended("r/t1") == {"a.txt": "modified +1 -1 shared"}
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3 shared"}
@@ -304,15 +331,18 @@ async def test_a_call_that_has_ended_explains_nothing_that_is_changed_later(proj
 async def test_a_large_file_that_nobody_touched_is_no_change_after_a_crash(tmp_path: Path) -> None:
     project = Project(tmp_path, max_size=1000)
     project.write("big", "x" * 5000)
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.again().resume("s/t1", ".")
     assert await project.ended("s/t1") == {}
 
 
 async def test_a_crash_in_mid_turn_loses_nothing_of_it(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
-    await project.tracker.begin("r/t1", ".")
+    project.tracker.begin("r/t1", ".")
+    await project.tracker.settle()
     tracker = project.again()
     project.write("sub/c.txt", "while it was away\n")
     tracker.resume("s/t1", ".")
@@ -321,7 +351,8 @@ async def test_a_crash_in_mid_turn_loses_nothing_of_it(project: Project) -> None
 
 async def test_a_turn_is_undone_whole(project: Project) -> None:
     (project.root / "sub/c.txt").chmod(0o755)
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
     project.write("deep/er/n.txt", "n\n")
     (project.root / "sub/c.txt").unlink()
@@ -339,7 +370,8 @@ async def test_a_turn_is_undone_whole(project: Project) -> None:
 
 
 async def test_nothing_is_undone_where_one_file_has_changed_since(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "agent's\n")
     project.write("sub/c.txt", "agent's\n")
     await project.ended("s/t1")
@@ -352,17 +384,20 @@ async def test_nothing_is_undone_where_one_file_has_changed_since(project: Proje
 
 
 async def test_undoing_is_no_change_of_a_turn_that_runs(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
-    await project.tracker.begin("s/t2", ".")
+    project.tracker.begin("s/t2", ".")
+    await project.tracker.settle()
     project.write("sub/c.txt", "x\n")
     await project.tracker.revert("s/t1")
     assert await project.ended("s/t2") == {"sub/c.txt": "modified +1 -1"}
 
 
 async def test_a_path_or_a_turn_that_changed_nothing_cannot_be_undone(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
     with pytest.raises(NotFound, match=r"has not changed \.\./x"):
@@ -374,7 +409,8 @@ async def test_a_path_or_a_turn_that_changed_nothing_cannot_be_undone(project: P
 async def test_a_file_that_became_a_link_out_of_the_project_is_not_written_through(project: Project) -> None:
     outside = project.root.parent / "outside"
     outside.write_text("mine\n")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
     (project.root / "a.txt").unlink()
@@ -388,7 +424,8 @@ async def test_a_folder_with_too_many_files_is_not_compared_and_that_is_said(tmp
     project = Project(tmp_path, max_files=10)
     for number in range(20):
         project.write(f"{number}", "x")
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("1", "y")
     assert await project.ended("s/t1") == {}
     note = await project.tracker.shadow.note("s/t1")
@@ -399,20 +436,58 @@ async def test_a_folder_with_too_many_files_is_not_compared_and_that_is_said(tmp
 async def test_where_git_is_missing_that_is_said(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     tracker = project.again()
-    await tracker.begin("s/t1", ".")
+    tracker.begin("s/t1", ".")
+    await tracker.settle()
     assert await project.ended("s/t1") == {}
     assert tracker.missing == "git is not installed, so changes of files are not compared"
 
 
 async def test_records_that_are_forgotten_give_their_space_back(project: Project) -> None:
-    await project.tracker.begin("s/t1", ".")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
     project.write("a.txt", "unique contents\n")
     await project.ended("s/t1")
     _, after = await project.tracker.shadow.states("s/t1")
     project.write("a.txt", "other\n")
-    await project.tracker.begin("r/t2", ".")
+    project.tracker.begin("r/t2", ".")
+    await project.tracker.settle()
     await project.ended("r/t2")
     await project.tracker.forget("s")
     assert await project.tracker.shadow.records() == {}
     with pytest.raises(Exception, match="cat-file"):
         await project.tracker.shadow.contents(after["a.txt"].blob)
+
+
+async def test_turns_that_begin_and_end_at_once_share_their_looks(project: Project) -> None:
+    await project.tracker.prepare(".")
+    looks = 0
+    changed = project.tracker.shadow.changed
+
+    async def counted(scopes: Iterable[str]) -> list[str]:
+        nonlocal looks
+        looks += 1
+        return await changed(scopes)
+
+    project.tracker.shadow.changed = counted  # type: ignore[method-assign]
+    for number in range(50):
+        project.tracker.begin(f"s{number}/t1", ".")
+    await asyncio.gather(*(project.tracker.settle() for _ in range(50)))
+    await asyncio.gather(*(project.tracker.end(f"s{number}/t1") for number in range(50)))
+    assert looks <= 4
+
+
+async def test_what_a_look_has_taken_before_a_crash_and_not_yet_credited_is_still_the_turns(project: Project) -> None:
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    project.write("a.txt", "x\n")
+    entries = project.tracker.shadow.entries
+
+    async def die(paths: Sequence[str] | None = None) -> dict[str, Entry]:
+        await entries(paths)
+        raise KeyboardInterrupt
+
+    project.tracker.shadow.entries = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        await project.tracker._look_at_all(_now())
+    project.again().resume("s/t1", ".")
+    assert await project.ended("s/t1") == {"a.txt": "modified +1 -3"}
