@@ -65,6 +65,7 @@ class Turn:
     scope: str
     touched: dict[str, Touch] = field(default_factory=dict)
     delegated: set[str] = field(default_factory=set)
+    reported: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     incomplete: str | None = None
     began: Moment | None = None
     _open: dict[str, frozenset[str] | None] = field(default_factory=dict)
@@ -88,6 +89,11 @@ class Turn:
         else:
             self._open.pop(id, None)
         self._note(claim)
+
+    def reports(self, path: str, before: str | None, after: str) -> None:
+        """The agent says that it has changed this file, or a part of it; used where no look can see it."""
+        first = self.reported.get(path, (before, after))[0]
+        self.reported[path] = first, after
 
     def wrote(self, path: str) -> None:
         """It had us write this file."""

@@ -36,6 +36,8 @@ class FileChange:
         Somebody else may have changed it too, in between or at the same time.
     delegated
         The agent had us write it.
+    reported
+        Not seen: the agent says so, of a file that is ignored or outside, or of a part of it. Cannot be reverted.
     """
 
     path: str
@@ -47,6 +49,7 @@ class FileChange:
     large: bool = False
     shared: bool = False
     delegated: bool = False
+    reported: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class FileChange:
         data: JsonObject = {"path": self.path, "change": self.change, "added": self.added, "removed": self.removed}
         if self.old_path is not None:
             data["old_path"] = self.old_path
-        data |= {name: True for name in ("binary", "large", "shared") if getattr(self, name)}
+        data |= {name: True for name in ("binary", "large", "shared", "reported") if getattr(self, name)}
         return {**data, "route": "delegated" if self.delegated else "agent"}
 
 
@@ -71,10 +74,12 @@ async def changes(shadow: Shadow, name: str) -> list[FileChange]:
     for path, (before, after) in note["large"].items():
         change: Change = "added" if before is None else "deleted" if after is None else "modified"
         found.append(FileChange(path=path, change=change, large=True))
-    shared, delegated = set(note["shared"]), set(note["delegated"])
+    shared, delegated, reported = set(note["shared"]), set(note["delegated"]), note["reported"]
     marked = [
         replace(
             file,
+            path=reported.get(file.path, file.path),
+            reported=file.path in reported,
             shared=file.path in shared or file.old_path in shared,
             delegated=file.path in delegated or file.old_path in delegated,
         )
@@ -94,14 +99,14 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
     files = await changes(shadow, name)
     texts = await diffs(shadow, name) if note is not None else {}
     before, after = await shadow.states(name) if note is not None else ({}, {})
-    now = await shadow.now({path for file in files if not file.large for path in file.names})
+    now = await shadow.now({path for file in files if not (file.large or file.reported) for path in file.names})
     told: dict[str, JsonObject] = {}
     for file in files:
         text, truncated = texts.get(file.path, ("", False))
-        state = "applied" if file.large else _state(file, before, after, now)
+        state = "applied" if file.large or file.reported else _state(file, before, after, now)
         cut = {"truncated": True} if truncated else {}
         told[file.path] = {**file.to_json(), "diff": text, **cut, "state": state}
-    books = [file for file in files if file.path.endswith(".ipynb") and not file.large]
+    books = [file for file in files if file.path.endswith(".ipynb") and not (file.large or file.reported)]
     if books:
         pairs = [
             (await _text(shadow, before.get(file.old_path or file.path)), await _text(shadow, after.get(file.path)))
@@ -131,15 +136,19 @@ async def _text(shadow: Shadow, entry: Entry | None) -> str | None:
 
 async def diffs(shadow: Shadow, name: str) -> dict[str, tuple[str, bool]]:
     """The unified diff of each file of a record by its (new) path, and whether its end was cut off."""
+    note = await shadow.note(name)
+    reported = note["reported"] if note else {}
     files = _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
     patches = _split(await shadow.difference(name, "--patch"))
     found: dict[str, tuple[str, bool]] = {}
     left = _LIMIT
     for file, patch in zip(files, patches, strict=True):
         text = patch.decode(errors="replace")
+        if file.path in reported:
+            text = text.replace(file.path, reported[file.path].lstrip("/"))
         limit = min(_FILE_LIMIT, left)
         shown = text if len(text) <= limit else text[: text.rfind("\n", 0, limit) + 1]
-        found[file.path] = shown, len(shown) < len(text)
+        found[reported.get(file.path, file.path)] = shown, len(shown) < len(text)
         left -= len(shown)
     return found
 

@@ -26,7 +26,7 @@ class Contents:
 
 def with_both_names(files: Iterable[FileChange], paths: Collection[str] | None) -> set[str]:
     """The paths to bring back, of a renamed file its old name too. NotFound for one that is not there."""
-    known = list(files)
+    known = [file for file in files if not file.reported]
     chosen = [file for file in known if paths is None or file.path in paths or file.old_path in paths]
     found = {path for file in chosen for path in file.names}
     if missing := sorted(set(paths or ()) - found):

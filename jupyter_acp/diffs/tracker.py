@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jupyter_acp.events import JsonObject, encode
+from jupyter_acp.events import JsonObject, clean, encode
 from jupyter_acp.exceptions import NotFound
 
 from .credit import Changes, Moment, Touch, Turn, credit
@@ -40,6 +40,8 @@ LARGE = "large"
 UNKNOWN = "the server was stopped before it had looked at the files"
 #: a moment that everything is before
 EVER = 1 << 63
+#: files of a turn that are known only from what its agent says
+REPORTED = 100
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
@@ -107,6 +109,8 @@ class ChangeTracker:
         """A tool call of a turn, as the log has it."""
         if turn := self._turns.get(name):
             turn.call(data, [path for path in map(self.relative, _named(data)) if path is not None])
+            for path, before, after in _reported(data):
+                turn.reports(self.relative(path) or path, before, after)
 
     async def writes(self, name: str, path: str) -> None:
         """A turn is about to have us write a file: what is there is kept, also where git would ignore it."""
@@ -364,12 +368,14 @@ class ChangeTracker:
 
     async def _record(self, name: str, turn: Turn) -> list[FileChange]:
         touched = {path: touch for path, touch in turn.touched.items() if touch.before != touch.after}
-        if not touched and turn.incomplete is None:
+        unseen = [path for path in turn.reported if self._is_unseen(path, turn)]
+        if not touched and not unseen and turn.incomplete is None:
             return []
         note: JsonObject = {
             "shared": [path for path, touch in touched.items() if touch.shared],
             "delegated": sorted(turn.delegated),
             "large": {},
+            "reported": {},
             "incomplete": turn.incomplete,
         }
         before: dict[str, Entry | None] = {}
@@ -380,11 +386,25 @@ class ChangeTracker:
             else:
                 before[path], after[path] = touch.before, touch.after
         try:
+            for number, path in enumerate(unseen[:REPORTED]):
+                place = f".acp/reported/{number}"  # where no file of the project is ever recorded
+                note["reported"][place] = path
+                before[place], after[place] = [
+                    None if text is None else Entry("100644", await self.shadow.keep(clean(text).encode()))
+                    for text in turn.reported[path]
+                ]
             await self.shadow.record(name, before, after, note)
             return await changes(self.shadow, name)
         except GitFailed as exc:
             log.warning("turn %s: what it changed could not be kept: %s", name, exc)
             return []
+
+    def _is_unseen(self, path: str, turn: Turn) -> bool:
+        """Whether no look sees a file: it is outside of the project or of the turn's folder, or ignored."""
+        before, after = turn.reported[path]
+        if before == after or path in turn.touched:
+            return False
+        return path.startswith("/") or not turn.within(path) or path not in (self._index or {})
 
     def _write_down(self, name: str) -> None:
         turn = self._turns[name]
@@ -441,6 +461,15 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except OSError:
         return 0
+
+
+def _reported(call: JsonObject) -> Iterator[tuple[str, str | None, str]]:
+    """The diffs that a tool call shows, once it has ended well: path, old text (None: a new file), new text."""
+    for item in call.get("content") or []:
+        if call.get("status") == "completed" and isinstance(item, dict) and item.get("type") == "diff":
+            path, before, after = item.get("path"), item.get("oldText"), item.get("newText")
+            if isinstance(path, str) and isinstance(before, str | None) and isinstance(after, str):
+                yield path, before, after
 
 
 def _named(call: JsonObject) -> Iterator[str]:

@@ -491,3 +491,25 @@ async def test_what_a_look_has_taken_before_a_crash_and_not_yet_credited_is_stil
         await project.tracker._look_at_all(_now())
     project.again().resume("s/t1", ".")
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3"}
+
+
+async def test_edits_that_cannot_be_seen_are_told_as_the_agent_reports_them(project: Project) -> None:
+    project.write(".gitignore", "*.log\n")
+    outside = str(project.root.parent / "outside.txt")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    shown = [
+        {"type": "diff", "path": "x.log", "oldText": "one\n", "newText": "two\n"},
+        {"type": "diff", "path": outside, "oldText": None, "newText": "new\n"},
+        {"type": "diff", "path": "a.txt", "oldText": "said", "newText": "not done"},
+    ]
+    project.tracker.call("s/t1", {"toolCallId": "1", "kind": "edit", "status": "completed", "content": shown})
+    told = await project.tracker.end("s/t1")
+    assert [(file.path, file.change, file.added, file.removed, file.reported) for file in told] == [
+        (outside, "added", 1, 0, True),
+        ("x.log", "modified", 1, 1, True),
+    ]
+    texts = await diffs(project.tracker.shadow, "s/t1")
+    assert texts["x.log"][0].endswith("--- a/x.log\n+++ b/x.log\n@@ -1 +1 @@\n-one\n+two\n")
+    with pytest.raises(NotFound, match=r"has not changed x\.log"):
+        await project.tracker.revert("s/t1", ["x.log"])
