@@ -57,14 +57,14 @@ def demo(*, root: Path, port: int, browser: bool) -> int:
     root = root.resolve()
     make_project(root)
     # no token here: the server makes one up, and tells it in a file that only this user can read
-    process = subprocess.Popen(lab_command(root, port, browser=browser), env=lab_environ())
+    # in a group of its own: a Ctrl-C that reached it where its input is no terminal would end it without clearing up
+    process = subprocess.Popen(lab_command(root, port, browser=browser), env=lab_environ(), process_group=0)
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        process.terminate()
 
-    # Ctrl-C reaches JupyterLab by itself, it is in the terminal's foreground too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, pass_on)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     address = _address(process)
     if address is not None:
         print(f"\nJupyterLab with the demo agent, on {root}:\n\n    {address}\n\nStop it with Ctrl-C.", flush=True)

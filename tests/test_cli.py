@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from jupyter_acp import __version__, cli
@@ -83,7 +84,10 @@ def test_without_jupyterlab_it_says_what_to_install(
 
 
 @pytest.mark.slow
-def test_the_demo_prints_an_address_that_works_and_ends_with_its_server_and_agents(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_demo_prints_an_address_that_works_and_ends_with_its_server_and_agents(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     home = {
         "HOME": str(tmp_path),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "run"),
@@ -93,6 +97,7 @@ def test_the_demo_prints_an_address_that_works_and_ends_with_its_server_and_agen
         [sys.executable, "-m", "jupyter_acp.cli", "demo", "--no-browser", "--port", "18731", "--root", "project"],
         cwd=tmp_path,
         env={**os.environ, **home},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -117,12 +122,15 @@ def test_the_demo_prints_an_address_that_works_and_ends_with_its_server_and_agen
             time.sleep(0.05)  # the socket would need a client of its own
         assert len(list((tmp_path / "run" / "acp").iterdir())) == 1
     finally:
-        demo.send_signal(signal.SIGTERM)
+        below = psutil.Process(demo.pid).children(recursive=True)
+        os.killpg(demo.pid, number)  # as a terminal does
         try:
             demo.communicate(timeout=20)
         finally:
-            # the whole group, whatever failed: a JupyterLab that nobody stops would hold the terminal
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(demo.pid, signal.SIGKILL)
+            # whatever failed: a JupyterLab that nobody stops would hold the terminal
+            for process in below:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            demo.kill()
             demo.wait()
     assert list((tmp_path / "run" / "acp").iterdir()) == []
