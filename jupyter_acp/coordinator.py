@@ -505,7 +505,13 @@ class Coordinator:
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root, sandbox=lambda: self._sandbox(session.row))
         return Delegation.for_session(
-            session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
+            session.row.id,
+            executor,
+            self.store,
+            session.journal,
+            session.inbox,
+            lambda: session.host.connection,
+            cwd=session.row.cwd,
         )
 
     def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:
