@@ -1,6 +1,7 @@
 """Files and commands that an agent asks us for, in the local project."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ async def test_a_tool_call_whose_command_we_run_shows_its_terminal_while_it_runs
     assert call["content"] == [terminal]
     [last] = [call for call in chat.of("tool_call") if call["toolCallId"] == "mine"][-1:]
     assert last["content"][1:] == [terminal]
+
+
+async def test_a_terminal_of_the_agents_own_is_shown_and_never_looked_up_among_ours(chat: Any) -> None:
+    own = {"terminal_info": {"terminal_id": "own"}, "terminal_output": {"terminal_id": "own", "data": "hi"}}
+    shown = [{"type": "terminal", "terminalId": "own"}]
+    update = {"sessionUpdate": "tool_call", "toolCallId": "c", "title": "ls", "content": shown, "_meta": own}
+    asked = [f'/request terminal/{verb} {{"terminalId": "own"}}' for verb in ("output", "wait_for_exit", "kill")]
+    await chat.run("\n".join([f"/update {json.dumps(update)}", *asked]))
+    [call] = chat.of("tool_call")
+    assert (call["content"], call["route"]) == (shown, "agent")
+    assert [data["data"] for data in chat.of("terminal_output")] == ["hi"]
+    assert chat.text("t1").count("no terminal 'own'") == 3
 
 
 async def test_what_has_no_whole_path_is_in_the_folder_that_the_session_works_in(drive: Any) -> None:
