@@ -125,10 +125,10 @@ async def test_stop_in_the_middle_of_a_command_ends_it_with_all_that_it_started(
         f"Please:\n/run (setsid sleep 1000 &) ; echo $$ > {pid_file}; sleep 1000; true\n/say never"
     )
     await answer(chat, "allow_once")
-    [shell, *_] = command = await running(pid_file)
+    [shell, *_] = await running(pid_file)
     [keeper] = [process for process in psutil.Process().children(recursive=True) if process.pid == shell.ppid()]
     command = tree(keeper.pid)[1:]
-    assert len(command) == 3
+    assert len(command) == 3  # the shell, and both that it started
     queued = await chat.submit("Please:\n/say after the stop")
     await chat.call("POST", "interrupt", body={"turn": turn})
     ended = (await chat.until_kind("turn_ended", id=turn))["data"]
