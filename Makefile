@@ -16,6 +16,8 @@ FRONT := $(shell find labextension/src labextension/style labextension/schema -t
 PEERS := $(patsubst %/package.json,%/node_modules/.installed,\
 	$(filter-out tests/agents_real/%,$(wildcard tests/*/package.json tests/*/*/package.json)))
 REAL_AGENTS := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/agents_real/package.json))
+# it needs a newer Python than we do, and other versions of what we need too
+FAST_AGENT := tests/agents_real/.venv
 
 # of the shell that make was called from: another environment than ours, and IPython warns of it
 unexport VIRTUAL_ENV
@@ -57,8 +59,8 @@ format: $(VENV)/.test
 	$(PY) -m ruff format .
 	$(JLPM) run lint
 
-# real agents (codex-acp, ...) against a local stand-in for their model's service: no key, no account
-test-agents: setup $(REAL_AGENTS)
+# real agents (codex-acp, claude, fast-agent) against a local stand-in for their model's service: no key, no account
+test-agents: setup $(REAL_AGENTS) $(FAST_AGENT)/.installed
 	$(PY) -m pytest -m agents $(ARGS)
 
 # kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on; MODEL_EXAMPLES
@@ -84,7 +86,7 @@ lock: $(VENV)/.test
 	@mv $(PINS).new $(PINS)
 
 clean:
-	rm -rf $(VENV) labextension/node_modules labextension/lib jupyter_acp/labextension dist $(dir $(PEERS) $(REAL_AGENTS))
+	rm -rf $(VENV) labextension/node_modules labextension/lib jupyter_acp/labextension dist $(dir $(PEERS) $(REAL_AGENTS)) $(FAST_AGENT)
 
 # --- environment, by stamp files ---
 
@@ -120,6 +122,13 @@ $(VENV)/.test: pyproject.toml install.json $(BUILT)
 	@echo "Installing jupyter_acp and what its tests need into $(VENV)"
 	@SKIP_JUPYTER_BUILDER=1 $(PIP) install -q -c $(PINS) --no-build-isolation -e ".[dev]"
 	@touch $@ $(VENV)/.demo
+
+$(FAST_AGENT)/.installed: tests/agents_real/fast-agent.txt
+	@echo "Installing fast-agent for the tests into $(FAST_AGENT)"
+	@rm -rf $(FAST_AGENT)
+	@python=$$(PYTHON=$(FAST_AGENT_PYTHON) scripts/find_python.sh 3.12 FAST_AGENT_PYTHON) && "$$python" -m venv $(FAST_AGENT)
+	@$(FAST_AGENT)/bin/python -m pip install -q -c $< fast-agent-mcp
+	@touch $@
 
 %/node_modules/.installed: %/package.json | check-node
 	@echo "Installing $* for the tests"

@@ -533,6 +533,7 @@ class Coordinator:
             lambda: session.host.connection,
             run=self._settings.delegated_commands,
             started=self._started,
+            cwd=session.row.cwd,
         )
 
     def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os.path
 from collections.abc import Awaitable, Callable
 
 from .events import JsonObject, Kind
@@ -40,8 +41,9 @@ class Delegation:
         terminals: ClientTerminals,
         journal: Journal,
         *,
-        turn: Callable[[], str | None],
+        inbox: Inbox,
         changes: TurnChanges,
+        cwd: str,
         respond: Callable[[RequestId, object], Awaitable[None]],
         respond_error: Callable[[RequestId, int, str], Awaitable[None]],
     ) -> None:
@@ -49,8 +51,9 @@ class Delegation:
         self._executor = executor
         self._terminals = terminals
         self._journal = journal
-        self._turn = turn
+        self._inbox = inbox
         self._changes = changes
+        self._cwd = cwd
         self._respond = respond
         self._respond_error = respond_error
         self._tasks: dict[RequestId, asyncio.Task[None]] = {}
@@ -68,6 +71,7 @@ class Delegation:
         *,
         run: Run,
         started: Started,
+        cwd: str,
     ) -> Delegation:
         """The delegation of one session, whose present connection `connection` gives."""
 
@@ -94,8 +98,9 @@ class Delegation:
             executor,
             terminals,
             journal,
-            turn=lambda: inbox.turn,
+            inbox=inbox,
             changes=changes,
+            cwd=cwd,
             respond=respond,
             respond_error=respond_error,
         )
@@ -103,7 +108,9 @@ class Delegation:
     def start(self, request_id: RequestId, method: str, params: JsonObject) -> None:
         """Carry out one call; its answer follows. Recorded, since the agent waits for it also after a crash of ours."""
         self._journal.change(delegated_started(self._session_id, request_id))
-        task = asyncio.create_task(self._run(request_id, method, params), name=f"acp-{method}")
+        # now, for the agent's next line may end the call
+        call_id = self._inbox.carried_out(method, params)
+        task = asyncio.create_task(self._run(request_id, method, params, call_id), name=f"acp-{method}")
         self._tasks[request_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(request_id, None))
 
@@ -136,10 +143,10 @@ class Delegation:
         await self._terminals.close()
         await self._executor.stop()
 
-    async def _run(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+    async def _run(self, request_id: RequestId, method: str, params: JsonObject, call_id: str | None) -> None:
         code, message = INTERNAL, ""
         try:
-            result = await self._call(method, params)
+            result = await self._call(method, params, call_id)
         except asyncio.CancelledError:
             code, message = CANCELLED, "cancelled"
         except KeyError as exc:
@@ -159,21 +166,30 @@ class Delegation:
             return
         await self._answered(request_id, self._respond_error(request_id, code, message))
 
-    async def _call(self, method: str, params: JsonObject) -> object:
+    async def _call(self, method: str, params: JsonObject, call_id: str | None) -> object:
         if method == "fs/read_text_file":
-            text = await self._executor.read_text_file(params["path"], params.get("line"), params.get("limit"))
-            return {"content": text}
+            path = self._whole(params["path"])
+            return {"content": await self._executor.read_text_file(path, params.get("line"), params.get("limit"))}
         if method == "fs/write_text_file":
-            path, content = params["path"], params["content"]
+            path, content = self._whole(params["path"]), params["content"]
             if not isinstance(content, str):
                 raise ValueError("content must be text")
-            name = await self._changes.writes(self._turn(), path)
+            name = await self._changes.writes(self._inbox.turn, path)
             await self._executor.write_text_file(path, content)
-            self._journal.append(Kind.FILE_CHANGED, {"path": name, "route": "delegated"}, turn=self._turn())
+            self._journal.append(Kind.FILE_CHANGED, {"path": name, "route": "delegated"}, turn=self._inbox.turn)
             return {}
+        if method == "terminal/create":
+            created = await self._terminals.create({**params, "cwd": self._whole(params.get("cwd") or "")})
+            if call_id is not None:
+                self._inbox.show_terminal(call_id, created["terminalId"])
+            return created
         if method.startswith("terminal/"):
             return await self._terminals.handle(method, params)
         raise LookupError(f"{method} is not supported by this client")
+
+    def _whole(self, path: str) -> str:
+        """A path as the agent means it: the protocol asks for absolute ones, but fast-agent's are the model's."""
+        return os.path.join(self._cwd, path)
 
     async def _answered(self, request_id: RequestId, sending: Awaitable[None]) -> None:
         # The agent may be gone by now; then nobody waits for this answer.

@@ -51,10 +51,11 @@ class Inbox:
     `delegated` tells whether a terminal is one that the agent had us make.
     """
 
-    def __init__(self, journal: Journal, store: Store, callbacks: Callbacks) -> None:
+    def __init__(self, journal: Journal, store: Store, callbacks: Callbacks, *, placement: str) -> None:
         self._journal = journal
         self._store = store
         self._call = callbacks
+        self._placement = placement
         self.turn: str | None = None
         self.session_id: str | None = None
         self.replaying = False
@@ -95,7 +96,23 @@ class Inbox:
         self.session_id = None
 
     def _no_calls(self) -> ToolCalls:
-        return ToolCalls(lambda terminal_id: self.delegated(terminal_id))
+        return ToolCalls(lambda terminal_id: self.delegated(terminal_id), placement=self._placement)
+
+    def asked(self, tool_call: JsonObject) -> None:
+        """Log what a question tells of a tool call that the call itself has not."""
+        self._log_call(self.tool_calls.asked(tool_call))
+
+    def carried_out(self, method: str, params: JsonObject) -> str | None:
+        """Log that a tool call is carried out by us: its id, or None where nobody knows for which a request is made."""
+        known = self.session_id is not None and params.get("sessionId") == self.session_id
+        call_id = self.tool_calls.named_by(method, params) if known else None
+        if call_id is not None:
+            self._log_call(self.tool_calls.delegated(call_id))
+        return call_id
+
+    def show_terminal(self, call_id: str, terminal_id: str) -> None:
+        """Log that a tool call's command runs in a terminal of ours."""
+        self._log_call(self.tool_calls.delegated(call_id, terminal_id))
 
     def end_terminals(self) -> None:
         """Log what is held back of commands of which no end was told."""
@@ -106,7 +123,7 @@ class Inbox:
         """Give every tool call that the agent left open an end."""
         self.end_terminals()
         for call in self.tool_calls.close_open(status):
-            self._journal.merge(Kind.TOOL_CALL, "toolCallId", call, turn=self.turn)
+            self._log_call(call)
 
     # --- jsonrpc.Handler ---------------------------------------------------------------------------------------------
 
@@ -216,6 +233,11 @@ class Inbox:
                     data = {"message_id": f"{self.turn or 'between'}-agent", **data}
                 self._journal.append(kind, data, turn=self.turn)
 
+    def _log_call(self, call: JsonObject | None) -> None:
+        if call is not None:
+            self._journal.merge(Kind.TOOL_CALL, "toolCallId", call, turn=self.turn)
+            self._call.called(call)
+
     def _output(self, terminal_id: str, piece: Piece | None) -> None:
         if piece is None:
             return
@@ -232,8 +254,7 @@ class Inbox:
     def _tool_call(self, update: JsonObject) -> None:
         for kind, data in self.tool_calls.apply(update):
             if kind is Kind.TOOL_CALL:
-                self._journal.merge(kind, "toolCallId", data, turn=self.turn)
-                self._call.called(data)
+                self._log_call(data)
             elif kind is Kind.TERMINAL_OUTPUT:
                 now = time.monotonic()
                 self._output(data["terminal_id"], self._tails.output(data["terminal_id"], data["data"], now))

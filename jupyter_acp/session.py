@@ -124,6 +124,7 @@ class Session:
                 titled=self._titled,
                 closed=self._closed,
             ),
+            placement=spec.placement,
         )
         self.inbox.options = list(row.shown.get("config_options") or [])
         self.host = host(self.inbox)
@@ -671,6 +672,8 @@ class Session:
     def _ask(self, request_id: RequestId, method: str, params: JsonObject) -> None:
         active = self.turns.active
         call_id = tool_call_id(params)
+        if isinstance(told := params.get("toolCall"), dict):
+            self.inbox.asked(told)
         call = self.inbox.tool_calls.get(call_id) if call_id else None
         try:
             row = self.questions.ask(request_id, method, params, call, active.id if active else None)

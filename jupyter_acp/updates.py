@@ -6,6 +6,8 @@ https://agentclientprotocol.com/protocol/prompt-turn#the-prompt-turn-lifecycle
 
 from __future__ import annotations
 
+import os.path
+import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -17,6 +19,10 @@ META_LIMIT = 16 << 10
 _CALLS_KEPT = 1000
 _OPEN = ("pending", "in_progress")
 _TERMINAL_KEYS = ("terminal_info", "terminal_output", "terminal_output_delta", "terminal_exit")
+# what is ours to tell, not the agent's
+_OURS = ("route", "placement")
+#: of a tool's arguments
+_PATH_KEYS = ("path", "file_path", "filePath")
 
 
 def translate(update: JsonObject) -> list[Entry]:
@@ -54,10 +60,13 @@ class ToolCalls:
     ----------
     ours
         Whether a terminal id is one that this client made; a call that shows such a terminal was delegated to us.
+    placement
+        Where the agent's process runs.
     """
 
-    def __init__(self, ours: Callable[[str], bool] = lambda terminal_id: False) -> None:
+    def __init__(self, ours: Callable[[str], bool] = lambda terminal_id: False, *, placement: str = "project") -> None:
         self._ours = ours
+        self._placement = placement
         self._calls: dict[str, JsonObject] = {}
         self._terminals: dict[str, list[str]] = {}
 
@@ -72,14 +81,14 @@ class ToolCalls:
         meta = update.get("_meta")
         meta = dict(meta) if isinstance(meta, dict) else {}
         terminal = {key: meta.pop(key) for key in _TERMINAL_KEYS if key in meta}
-        # the route is ours to tell, not the agent's
-        fields = {k: v for k, v in update.items() if v is not None and k not in ("sessionUpdate", "_meta", "route")}
+        fields = {k: v for k, v in update.items() if v is not None and k not in ("sessionUpdate", "_meta", *_OURS)}
         if meta and _small(meta):
             fields["_meta"] = meta
         before = self._calls.get(id)
         if before is not None and update.get("sessionUpdate") == "tool_call" and before["status"] not in _OPEN:
             before = None  # some agents use an id again
-        call = _typed({**(before or _new(id, fields)), **fields})
+            self._terminals.pop(id, None)
+        call = _typed({**(before or _new(id, fields, self._placement)), **fields})
         self._note_terminal(id, terminal)
         self._complete(id, call)
         entries: list[Entry] = [] if call == before else [(Kind.TOOL_CALL, dict(call))]
@@ -94,7 +103,43 @@ class ToolCalls:
     def restore(self, data: JsonObject) -> None:
         """Know a call again from its newest event in the log."""
         if isinstance(data.get("toolCallId"), str):
-            self._keep(data["toolCallId"], {**_new(data["toolCallId"], data), **data})
+            self._keep(data["toolCallId"], {**_new(data["toolCallId"], data, self._placement), **data})
+
+    def asked(self, told: JsonObject) -> JsonObject | None:
+        """What a question tells of an open call that had no arguments or places yet: its state if it changed.
+
+        fast-agent says nowhere else which file it wants to read.
+        """
+        before = self._calls.get(str(told.get("toolCallId")))
+        if before is None or before["status"] not in _OPEN:
+            return None
+        news = {key: told[key] for key in ("rawInput", "locations") if told.get(key) and not before[key]}
+        call = _typed({**before, **news})
+        self._keep(call["toolCallId"], call)
+        return dict(call) if call != before else None
+
+    def named_by(self, method: str, params: JsonObject) -> str | None:
+        """The open call that a request of the agent to us is made for.
+
+        No protocol says which that is. It is the one that names the same file or command, letter by letter; None where
+        none does, or more than one.
+        """
+        names = _NAMED.get(method, _names_nothing)
+        candidates = (call for call in self._calls.values() if call["status"] in _OPEN and call["route"] != "mcp")
+        found = [str(call["toolCallId"]) for call in candidates if names(call, params)]
+        return found[0] if len(found) == 1 else None
+
+    def delegated(self, id: str, terminal_id: str | None = None) -> JsonObject | None:
+        """We carry a call out, in that terminal of ours, which its contents may not name: its state if it changed."""
+        before = self._calls.get(id)
+        if before is None:
+            return None
+        call = {**before, "route": "delegated"}
+        if terminal_id is not None:
+            self._note_terminal(id, {"terminal_info": {"terminal_id": terminal_id}})
+            self._complete(id, call)
+        self._keep(id, call)
+        return dict(call) if call != before else None
 
     def close_open(self, status: str) -> list[JsonObject]:
         """Give every call that has no end yet this status; returns their states."""
@@ -133,7 +178,7 @@ class ToolCalls:
             self._terminals.pop(oldest, None)
 
 
-def _new(id: str, fields: JsonObject) -> JsonObject:
+def _new(id: str, fields: JsonObject, placement: str) -> JsonObject:
     return {
         "toolCallId": id,
         "title": fields.get("name") or id,
@@ -144,6 +189,7 @@ def _new(id: str, fields: JsonObject) -> JsonObject:
         "rawInput": None,
         "rawOutput": None,
         "route": "agent",
+        "placement": placement,
     }
 
 
@@ -156,6 +202,50 @@ def _typed(call: JsonObject) -> JsonObject:
         if not isinstance(call[key], str):
             call[key] = encode(call[key])
     return call
+
+
+def _names_file(call: JsonObject, params: JsonObject) -> bool:
+    """Whether an open call says that it works on the file of a `fs/*` request."""
+    given = call["rawInput"] if isinstance(call["rawInput"], dict) else {}
+    named = [given.get(key) for key in _PATH_KEYS]
+    named += [item.get("path") for item in (*call["locations"], *call["content"]) if isinstance(item, dict)]
+    paths = [os.path.normpath(path) for path in (params.get("path"), *named) if isinstance(path, str)]
+    return isinstance(params.get("path"), str) and paths[0] in paths[1:]
+
+
+def _names_command(call: JsonObject, params: JsonObject) -> bool:
+    """Whether an open call says that it runs the command of a `terminal/create`: as it is, or as a line for a shell."""
+    given = call["rawInput"] if isinstance(call["rawInput"], dict) else {}
+    line, args = given.get("command"), given.get("args")
+    asked = [params.get("command"), *_list(params.get("args"))]
+    if not isinstance(line, str):
+        return False
+    if args:
+        return asked == [line, *_list(args)]
+    line = line.strip()
+    return asked == [line] or (len(asked) == 3 and asked[1:] in (["-c", line], ["-lc", line])) or asked == _split(line)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _split(line: str) -> list[str] | None:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return None
+
+
+def _names_nothing(call: JsonObject, params: JsonObject) -> bool:
+    return False
+
+
+_NAMED: dict[str, Callable[[JsonObject, JsonObject], bool]] = {
+    "fs/read_text_file": _names_file,
+    "fs/write_text_file": _names_file,
+    "terminal/create": _names_command,
+}
 
 
 def _terminal_entries(id: str, terminal: JsonObject) -> Iterable[Entry]:

@@ -34,6 +34,13 @@ def test_only_fast_agent_delegates() -> None:
     assert [spec.id for spec in Catalogue.load().specs.values() if spec.delegates] == ["fast-agent"]
 
 
+def test_fast_agent_keeps_its_sessions_outside_of_the_project_where_it_may_write_them() -> None:
+    spec = Catalogue.load().get("fast-agent")
+    env = environment(spec, {"HOME": "/home/me"})
+    assert env["FAST_AGENT_HOME"] == "~/.fast-agent"  # it expands that itself
+    assert own_folders(spec, env) == [Path("/home/me/.fast-agent")]
+
+
 def test_every_bundled_agent_that_is_to_be_installed_says_how_and_how_to_log_in() -> None:
     for spec in Catalogue.load().specs.values():
         assert spec.id == "demo" or (spec.install and spec.login), spec.id

@@ -115,6 +115,7 @@ def test_a_call_is_told_whole_each_time_it_changes() -> None:
         "rawInput": {"path": "a"},
         "rawOutput": None,
         "route": "agent",
+        "placement": "project",
     }
 
 
@@ -201,12 +202,113 @@ def test_the_route_tells_who_carried_a_call_out() -> None:
     assert later["route"] == "delegated"
 
 
-def test_an_agent_cannot_name_the_route_itself() -> None:
+def test_an_agent_cannot_name_route_and_placement_itself() -> None:
+    calls = ToolCalls(placement="host-remote")
+    for update in (call(route="delegated", placement="moon"), change(route="mcp", placement="x", status="completed")):
+        [(_, state)] = calls.apply(update)
+        assert (state["route"], state["placement"]) == ("agent", "host-remote")
+
+
+READ, WRITE, CREATE = "fs/read_text_file", "fs/write_text_file", "terminal/create"
+
+
+@pytest.mark.parametrize("method", [READ, WRITE])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"locations": [{"path": "/p/a"}]},
+        {"rawInput": {"path": "/p/a", "content_length": 3}},
+        {"rawInput": {"file_path": "/p/./b/../a"}},
+        {"content": [{"type": "diff", "path": "/p/a", "oldText": None, "newText": "x"}]},
+    ],
+)
+def test_a_request_for_a_file_belongs_to_the_open_call_that_names_it(method: str, fields: dict[str, Any]) -> None:
     calls = ToolCalls()
-    [(_, state)] = calls.apply(call(route="delegated"))
-    assert state["route"] == "agent"
-    [(_, state)] = calls.apply(change(route="delegated", status="completed"))
-    assert state["route"] == "agent"
+    calls.apply(call("other", locations=[{"path": "/p/b"}]))
+    calls.apply(call("c", **fields))
+    assert calls.named_by(method, {"path": "/p/a"}) == "c"
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "args"),
+    [
+        ({"command": "ls -l"}, "ls -l", None),
+        ({"command": "ls -l 'a b'"}, "ls", ["-l", "a b"]),
+        ({"command": " ls | wc "}, "/bin/sh", ["-lc", "ls | wc"]),
+        ({"command": "ls | wc"}, "bash", ["-c", "ls | wc"]),
+        ({"command": "ls", "args": ["-l"]}, "ls", ["-l"]),
+    ],
+)
+def test_a_command_belongs_to_the_open_call_that_names_it(given: object, command: str, args: object) -> None:
+    calls = ToolCalls()
+    calls.apply(call("other", rawInput={"command": "ls"}))
+    calls.apply(call("c", rawInput=given))
+    assert calls.named_by(CREATE, {"command": command, "args": args}) == "c"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "fields"),
+    [
+        (READ, {"path": "/p/a"}, {"rawInput": {"path": "a"}}),
+        (READ, {"path": "/p/a"}, {"rawInput": {"pattern": "/p/a"}}),
+        (READ, {"path": "/p/a"}, {"title": "/p/a", "rawInput": "/p/a", "locations": ["/p/a"]}),
+        (READ, {"path": "/p/a"}, {"locations": [{"path": "/p/a"}], "status": "completed"}),
+        (READ, {"path": "/p/a"}, {"locations": [{"path": "/p/a"}], "name": "mcp__files.read"}),
+        (READ, {"path": 3}, {"rawInput": {"path": "3"}}),
+        (READ, {}, {"rawInput": {"path": None}}),
+        ("fs/delete_file", {"path": "/p/a"}, {"locations": [{"path": "/p/a"}]}),
+        (CREATE, {"command": "grep", "args": ["x", "ls"]}, {"rawInput": {"command": "ls"}}),
+        (CREATE, {"command": "ls", "args": 3}, {"rawInput": {"command": "ls", "args": [3]}}),
+        (CREATE, {"command": "it's", "args": ["x"]}, {"rawInput": {"command": "it's x"}}),
+        (CREATE, {"command": "ls"}, {"rawInput": {"command": ["ls"]}}),
+        (CREATE, {}, {"title": "None"}),
+    ],
+)
+def test_a_request_that_no_call_names_is_of_no_call(method: str, params: Any, fields: dict[str, Any]) -> None:
+    calls = ToolCalls()
+    calls.apply(call(**fields))
+    assert calls.named_by(method, params) is None
+
+
+def test_of_two_calls_that_name_the_same_neither_is_claimed() -> None:
+    calls = ToolCalls()
+    for id in ("a", "b"):
+        calls.apply(call(id, rawInput={"path": "/p/a", "command": "ls"}))
+    assert calls.named_by(WRITE, {"path": "/p/a"}) is None
+    assert calls.named_by(CREATE, {"command": "ls"}) is None
+
+
+def test_a_call_that_we_carry_out_says_so_once_and_shows_its_terminal_whatever_the_agent_says() -> None:
+    calls = ToolCalls(ours=lambda terminal_id: terminal_id == "term_1")
+    calls.apply(call(rawInput={"command": "ls"}))
+    assert (calls.delegated("c") or {})["route"] == "delegated"
+    assert calls.delegated("c") is None
+    assert (calls.delegated("c", "term_1") or {})["content"] == [{"type": "terminal", "terminalId": "term_1"}]
+    [(_, state)] = calls.apply(change(status="completed", content=[{"type": "content", "content": TEXT}]))
+    assert [part["type"] for part in state["content"]] == ["content", "terminal"]
+    assert state["route"] == "delegated"
+    assert calls.delegated("nobody") is None
+
+
+def test_an_id_that_is_used_again_does_not_show_the_terminal_of_the_call_before() -> None:
+    calls = ToolCalls()
+    calls.apply(call())
+    calls.delegated("c", "term_1")
+    calls.apply(change(status="completed"))
+    [(_, state)] = calls.apply(call())
+    assert (state["content"], state["route"]) == ([], "agent")
+
+
+def test_a_question_tells_the_arguments_that_its_call_has_not() -> None:
+    calls = ToolCalls()
+    calls.apply(call("c"))
+    told = {"toolCallId": "c", "title": "May I?", "status": "failed", "rawInput": {"path": "/p/a"}}
+    state = calls.asked(told) or {}
+    assert (state["title"], state["status"], state["rawInput"]) == ("Read", "pending", {"path": "/p/a"})
+    assert calls.asked({**told, "rawInput": {"path": "/p/b"}}) is None
+    assert calls.asked({"toolCallId": "nobody", "rawInput": {"path": "/p/b"}}) is None
+    assert calls.asked({"rawInput": {"path": "/p/b"}}) is None
+    assert calls.named_by(READ, {"path": "/p/a"}) == "c"
 
 
 def test_what_is_open_is_closed_once_and_what_has_ended_stays() -> None:

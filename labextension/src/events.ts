@@ -98,6 +98,7 @@ export interface ToolCall {
   readonly title: string;
   readonly kind: string;
   readonly status: string;
+  /** Who carried it out: `agent`, `delegated` (we did, for it) or `mcp`. */
   readonly route: string;
   readonly content: readonly ToolContent[];
   readonly locations: readonly Location[];

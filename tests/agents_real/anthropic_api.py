@@ -22,7 +22,7 @@ def messages(request: Item) -> Iterator[Item]:
         if name == "/hang":
             yield SILENCE
             return
-        block, deltas = _block(name, text, f"toolu_{said}_{index}")
+        block, deltas = _block(_tools(request), name, text, f"toolu_{said}_{index}")
         reason = "tool_use" if block["type"] == "tool_use" else reason
         yield {"type": "content_block_start", "index": index, "content_block": block}
         for delta in deltas:
@@ -46,7 +46,11 @@ def _wanted(request: Item) -> list[tuple[str, str]]:
     return wanted(history, results)
 
 
-def _block(name: str, text: str, id: str) -> tuple[Item, list[Item]]:
+def _tools(request: Item) -> set[str]:
+    return {tool["name"] for tool in request.get("tools", [])}
+
+
+def _block(tools: set[str], name: str, text: str, id: str) -> tuple[Item, list[Item]]:
     """A block of content as it begins, and what follows."""
     if name == "/think":
         deltas = [{"type": "thinking_delta", "thinking": word} for word in words(text)]
@@ -56,9 +60,18 @@ def _block(name: str, text: str, id: str) -> tuple[Item, list[Item]]:
         ]
     if name == "/say":
         return {"type": "text", "text": ""}, [{"type": "text_delta", "text": word} for word in words(text)]
-    path, _, content = text.partition(" ")
-    tool, given = (
-        ("Write", {"file_path": path, "content": content}) if name == "/write" else ("Bash", {"command": text})
-    )
+    tool, given = _call(tools, name, text)
     delta = {"type": "input_json_delta", "partial_json": json.dumps(given)}
     return {"type": "tool_use", "id": id, "name": tool, "input": {}}, [delta]
+
+
+def _call(tools: set[str], name: str, text: str) -> tuple[str, Item]:
+    """The tool that does it, of Claude Code or of fast-agent, and what it is given."""
+    path, _, content = text.partition(" ")
+    if name == "/read":
+        return "read_text_file", {"path": path}
+    if name == "/write":
+        if "write_text_file" in tools:
+            return "write_text_file", {"path": path, "content": content}
+        return "Write", {"file_path": path, "content": content}
+    return "execute" if "execute" in tools else "Bash", {"command": text}

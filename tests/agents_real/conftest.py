@@ -15,6 +15,7 @@ from .model_api import ModelApi
 from .openai_api import responses
 
 MODULES = Path(__file__).with_name("node_modules")
+FAST_AGENT = Path(__file__).with_name(".venv")
 # Codex refuses to work with helper programs below a temporary directory, and this folder is ignored by git.
 HOMES = MODULES / ".cache"
 
@@ -84,6 +85,21 @@ def agent_config(model_api: ModelApi, home: Path, model: str) -> dict[str, Any]:
                 "ANTHROPIC_API_KEY": "none",
                 "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
                 "IS_SANDBOX": "1",
+            },
+        },
+        # one that runs its own tools, also where it is offered ours
+        "codex-offered": {
+            "command": [str(MODULES / ".bin" / "codex-acp")],
+            "env": {"CODEX_HOME": str(home), "STAND_IN_KEY": "none"},
+            "placement": "host-delegated",
+        },
+        "fast-agent": {
+            "command": [str(FAST_AGENT / "bin" / "fast-agent"), "acp", "--shell"],
+            "env": {
+                "FAST_AGENT_HOME": str(home),
+                "FAST_AGENT_MODEL": "claude-sonnet-4-5",
+                "ANTHROPIC_API_KEY": "none",
+                "ANTHROPIC__BASE_URL": f"http://127.0.0.1:{model_api.port}",
             },
         },
     }

@@ -5,6 +5,7 @@ the request that brings the last tool's result gets what is to be said:
 
     /run COMMAND        call the tool that runs a command
     /write PATH TEXT    call the tool that makes a file
+    /read PATH          call the tool that reads a file (fast-agent)
     /think TEXT         a thought before the text
     /say TEXT           say it, word by word
     /recall             say every directive that came before, of the whole conversation
@@ -31,7 +32,7 @@ Dialect = Callable[[Item], Iterator[Item]]
 """The events of the answer to one request; SILENCE stands for none from then on."""
 
 SILENCE: Item = {"type": "silence"}
-TOOLS = ("/run", "/write")
+TOOLS = ("/run", "/write", "/read")
 DIRECTIVES = (*TOOLS, "/think", "/say", "/recall", "/hang")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .model_api import ModelApi
-from .watching import alive, mode, running, tree
+from .watching import alive, answer, mode, running, tree
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(120)]
 
@@ -16,14 +16,6 @@ pytestmark = [pytest.mark.agents, pytest.mark.timeout(120)]
 # Every prompt begins with a word: what begins with a slash may be a command of Claude's own, as /run is.
 async def open_claude(drive: Any) -> Any:
     return await drive.open(agent="claude")
-
-
-async def answer(chat: Any, kind: str) -> dict[str, Any]:
-    """Wait for the next question and choose the option of a kind; the question."""
-    question: dict[str, Any] = (await chat.until_kind("permission_requested"))["data"]
-    option = next(option for option in question["options"] if option["kind"] == kind)
-    await chat.call("POST", "permissions", question["id"], body={"option_id": option["optionId"]})
-    return question
 
 
 async def test_a_prompt_is_answered_as_it_is_spoken(drive: Any) -> None:

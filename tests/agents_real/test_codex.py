@@ -52,6 +52,7 @@ async def test_a_command_runs_in_the_project_and_shows_its_output(drive: Any, mo
     calls = [call for call in chat.of("tool_call") if call["kind"] == "execute"]
     terminal = next(part["terminalId"] for call in calls for part in call["content"] if part["type"] == "terminal")
     output = "".join(part["data"] for part in chat.of("terminal_output") if part["terminal_id"] == terminal)
+    assert {(call["route"], call["placement"]) for call in calls} == {("agent", "project")}
     # two pipes: which is read first is chance
     assert sorted(output.splitlines()) == sorted(["to stdout", "to stderr", str(drive.root)])
     assert [(e["terminal_id"], e["exit_code"]) for e in chat.of("terminal_exited")] == [(terminal, 3)]
@@ -70,6 +71,22 @@ async def test_the_output_of_a_command_comes_while_it_runs(drive: Any) -> None:
     two.touch()
     await chat.until_kind("terminal_output", data="second\n")
     await chat.until_kind("turn_ended", id=turn)
+
+
+async def test_its_terminals_are_its_own_also_where_it_is_offered_ours(drive: Any) -> None:
+    chat = await drive.open(agent="codex-offered", config={"mode": FULL_ACCESS})
+    await chat.run("/run echo from Codex\n/write notes.txt written by Codex\n/say over")
+    assert (drive.root / "notes.txt").read_text() == "written by Codex\n"
+    calls = chat.of("tool_call")
+    assert {(call["kind"], call["route"], call["placement"]) for call in calls} == {
+        ("execute", "agent", "host-delegated"),
+        ("edit", "agent", "host-delegated"),
+    }
+    [terminal] = {part["terminalId"] for call in calls for part in call["content"] if part["type"] == "terminal"}
+    # its own id of the call, of `_meta.terminal_info`
+    assert terminal in {call["toolCallId"] for call in calls if call["kind"] == "execute"}
+    assert [(e["terminal_id"], e["exit_code"]) for e in chat.of("terminal_exited")] == [(terminal, 0)]
+    assert {e["terminal_id"] for e in chat.of("terminal_output")} == {terminal}
 
 
 @pytest.mark.parametrize("model", ["gpt-5.5", "a-model-that-nobody-knows"])

@@ -1,4 +1,4 @@
-"""What a test looks at besides the events: processes, and what the agent says of itself."""
+"""What a test looks at besides the events: processes, and what the agent says of itself; and how it answers."""
 
 from __future__ import annotations
 
@@ -34,3 +34,11 @@ async def running(path: Path) -> list[psutil.Process]:
         while not path.exists() or not path.read_text().endswith("\n"):  # noqa: ASYNC110  # only a file says it
             await asyncio.sleep(0.02)
     return tree(int(path.read_text()))
+
+
+async def answer(chat: Any, kind: str) -> dict[str, Any]:
+    """Wait for the next question and choose the option of a kind; the question."""
+    question: dict[str, Any] = (await chat.until_kind("permission_requested"))["data"]
+    option = next(option for option in question["options"] if option["kind"] == kind)
+    await chat.call("POST", "permissions", question["id"], body={"option_id": option["optionId"]})
+    return question

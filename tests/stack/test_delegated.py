@@ -1,6 +1,7 @@
 """Files and commands that an agent asks us for, in the local project."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,61 @@ async def test_a_file_is_read_and_written_in_the_project(chat: Any, drive: Any) 
     assert "two" in chat.text("t1") and "three" not in chat.text("t1")
     assert (drive.root / "sub" / "out.txt").read_text() == "Hello"
     assert chat.of("file_changed")[-1]["route"] == "delegated"
+
+
+async def test_a_tool_call_whose_file_we_write_says_so_and_another_does_not(chat: Any, drive: Any) -> None:
+    await chat.run(
+        "/tool write id=mine path=out.txt status=in_progress\n/tool look id=other path=in.txt status=in_progress\n"
+        "/write out.txt Hello\n/tool-update mine status=completed\n/tool-update other status=completed"
+    )
+    routes = {call["toolCallId"]: (call["route"], call["placement"]) for call in chat.of("tool_call")}
+    assert routes == {"mine": ("delegated", "host-delegated"), "other": ("agent", "host-delegated")}
+
+
+async def test_a_tool_call_whose_command_we_run_shows_its_terminal_while_it_runs(chat: Any, drive: Any) -> None:
+    script = drive.root / "wait.sh"
+    script.write_text("#!/bin/sh\nwhile ! test -e go; do sleep 0.02; done\n")
+    script.chmod(0o755)
+    turn = await chat.submit(
+        '/tool run id=mine status=in_progress input=\'{"command":"./wait.sh"}\'\n'
+        "/terminal ./wait.sh\n/tool-update mine text=done"
+    )
+    call = (await chat.until(lambda e: e["kind"] == "tool_call" and bool(e["data"]["content"])))["data"]
+    assert (call["toolCallId"], call["route"]) == ("mine", "delegated")
+    (drive.root / "go").touch()
+    await chat.until_kind("turn_ended", id=turn)
+    [exited] = chat.of("terminal_exited")
+    terminal = {"type": "terminal", "terminalId": exited["terminal_id"]}
+    assert call["content"] == [terminal]
+    [last] = [call for call in chat.of("tool_call") if call["toolCallId"] == "mine"][-1:]
+    assert last["content"][1:] == [terminal]
+
+
+async def test_a_terminal_of_the_agents_own_is_shown_and_never_looked_up_among_ours(chat: Any) -> None:
+    own = {"terminal_info": {"terminal_id": "own"}, "terminal_output": {"terminal_id": "own", "data": "hi"}}
+    shown = [{"type": "terminal", "terminalId": "own"}]
+    update = {"sessionUpdate": "tool_call", "toolCallId": "c", "title": "ls", "content": shown, "_meta": own}
+    asked = [f'/request terminal/{verb} {{"terminalId": "own"}}' for verb in ("output", "wait_for_exit", "kill")]
+    await chat.run("\n".join([f"/update {json.dumps(update)}", *asked]))
+    [call] = chat.of("tool_call")
+    assert (call["content"], call["route"]) == (shown, "agent")
+    assert [data["data"] for data in chat.of("terminal_output")] == ["hi"]
+    assert chat.text("t1").count("no terminal 'own'") == 3
+
+
+async def test_what_has_no_whole_path_is_in_the_folder_that_the_session_works_in(drive: Any) -> None:
+    (drive.root / "work").mkdir()
+    chat = await drive.open("a.chat", agent="delegating", cwd="work")
+    await chat.submit('/request terminal/create {"command": "echo made > by-command"}')
+    await chat.until_kind("terminal_exited")
+    await chat.run(
+        '/request fs/write_text_file {"path": "by-file", "content": "text"}\n'
+        '/request fs/read_text_file {"path": "by-file"}\n'
+        '/request fs/read_text_file {"path": 3}'
+    )
+    assert {path.name for path in (drive.root / "work").iterdir()} == {"by-command", "by-file"}
+    assert [data["path"] for data in chat.of("file_changed")] == [str(drive.root / "work" / "by-file")]
+    assert '{"content": "text"}' in chat.text("t2") and "-32602" in chat.text("t2")
 
 
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/passwd", "link/secret.txt", "../proj2/secret.txt"])

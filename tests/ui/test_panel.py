@@ -44,6 +44,31 @@ def test_a_turn_shows_thinking_plan_live_output_a_question_a_file_and_the_answer
     assert (lab.root / "hello.py").exists()
 
 
+def test_a_command_that_is_run_for_the_agent_says_so_and_shows_its_output_once(
+    lab: Lab, open_page: Callable[[str], Page], shot: Shot
+) -> None:
+    path = "delegating.chat"
+    lab.ask("POST", "api/acp/projects/local/sessions", {"path": path, "agent": "delegating"})
+    chat = Chat(open_page(f"tree/{path}"), path)
+    chat.wait("idle")
+    again = {"type": "content", "content": {"type": "text", "text": f"{lab.root}\n\n[Exit code: 0]"}}
+    done = {"sessionUpdate": "tool_call_update", "toolCallId": "mine", "status": "completed", "content": [again]}
+    turn = chat.run(
+        "/tool look id=own text=seen\n"
+        '/tool run id=mine kind=execute status=in_progress \'input={"command":"pwd"}\'\n'
+        # a directive takes \\n for a line break of its own
+        "/terminal pwd\n/update " + json.dumps(done).replace("\\n", "\\u000a")
+    )
+    turn.get_by_role("button", name="Show activity").click()
+    mine, own = (turn.locator(f'.jp-acp-tool[data-tool-call-id="{id}"]') for id in ("mine", "own"))
+    expect(mine.locator(".jp-acp-tool-route")).to_have_text("by Jupyter")
+    expect(mine.locator(".jp-acp-terminal-output")).to_contain_text(str(lab.root))
+    expect(mine).to_have_attribute("data-state", "completed")
+    expect(mine).not_to_contain_text("Exit code")
+    expect(own.locator(".jp-acp-tool-route")).to_have_count(0)
+    shot("delegated")
+
+
 def test_a_question_is_answered_by_keys_that_mean_nothing_while_one_types(chat: Chat) -> None:
     asked = '/permission kind=execute input=\'{"command":"make\u202eclean","cwd":"/srv"}\' Run it'
     chat.send(asked)

@@ -30,6 +30,13 @@ test('fields of the wrong type read as missing', () => {
   assert.equal(read.turn, null);
 });
 
+test('a tool call tells who carried it out', () => {
+  const { raw } = golden.find(({ name }) => name === 'tool_call')!;
+  const read = event(raw);
+  assert.ok(read.kind === 'tool_call');
+  assert.equal(read.call.route, 'agent');
+});
+
 test('what is no event is refused', () => {
   for (const wrong of [null, 3, 'text', [], { kind: 'plan' }, { seq: '1', kind: 'plan' }]) {
     assert.throws(() => event(wrong), TypeError);

@@ -55,6 +55,14 @@ export function otherPlaces(call: ToolCall): readonly Location[] {
   return call.locations.filter(place => !changed.has(place.path));
 }
 
+/** Text that says again what the call's terminals show: some agents end a command with its whole output. */
+function isRepeated(content: ToolContent, terminals: readonly (Terminal | undefined)[]): boolean {
+  return (
+    content.type === 'text' &&
+    terminals.some(terminal => terminal?.output && content.text.startsWith(terminal.output))
+  );
+}
+
 /**
  * One tool call. What changes files or prints is open, the rest opens on a click; so does one that waits, because
  * the question about it shows the same.
@@ -74,10 +82,18 @@ export const ToolCard = React.memo(function ToolCard(props: {
     failed: trans.__('failed'),
     cancelled: trans.__('stopped')
   };
+  const routes: { [route: string]: [word: string, title: string] } = {
+    delegated: [trans.__('by Jupyter'), trans.__('Jupyter did this in the project, for the agent')],
+    mcp: [trans.__('MCP'), trans.__('The agent used a tool of an MCP server')]
+  };
+  const [route, routeTitle] = routes[call.route] ?? [];
   // a terminal that the agent reports under the call's own id, without naming it in the content
   const own = terminals.get(call.id);
   const isNamed = call.content.some(
     item => item.type === 'terminal' && item.terminalId === call.id
+  );
+  const shown = call.content.map(item =>
+    item.type === 'terminal' ? terminals.get(item.terminalId) : undefined
   );
   return (
     <div
@@ -101,6 +117,11 @@ export const ToolCard = React.memo(function ToolCard(props: {
         {(isOpen ? otherPlaces(call) : call.locations).map((place, index) => (
           <FileLink key={index} path={place.path} line={place.line} />
         ))}
+        {route && (
+          <span className="jp-acp-tool-route" title={routeTitle}>
+            {route}
+          </span>
+        )}
         <span className="jp-acp-tool-state">{states[call.status] ?? call.status}</span>
       </div>
       {isOpen && (
@@ -113,14 +134,16 @@ export const ToolCard = React.memo(function ToolCard(props: {
               </pre>
             </details>
           )}
-          {call.content.map((item, index) => (
-            <Content
-              key={index}
-              content={item}
-              terminals={terminals}
-              isDelegated={call.route === 'delegated'}
-            />
-          ))}
+          {call.content.map((item, index) =>
+            isRepeated(item, shown) ? null : (
+              <Content
+                key={index}
+                content={item}
+                terminals={terminals}
+                isDelegated={call.route === 'delegated'}
+              />
+            )
+          )}
           {own && !isNamed && <TerminalCard id={call.id} terminal={own} isDelegated={false} />}
           {call.content.length === 0 &&
             !own &&
