@@ -176,6 +176,8 @@ export interface ChangedFile {
   readonly large: boolean;
   /** Others may have changed it too. */
   readonly shared: boolean;
+  /** Nobody saw it: the agent says so. */
+  readonly reported: boolean;
   /** The unified diff, whose end may be left out. */
   readonly diff: string;
   readonly truncated: boolean;
@@ -562,6 +564,7 @@ function changedFile(value: unknown): ChangedFile {
     binary: raw.binary === true,
     large: raw.large === true,
     shared: raw.shared === true,
+    reported: raw.reported === true,
     diff: text(raw.diff),
     truncated: raw.truncated === true,
     // one that we do not know cannot be undone

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from .conftest import Chat, Lab
 
@@ -33,6 +33,11 @@ def open_changes(where: Locator) -> Locator:
     return changes
 
 
+def look(chat: Chat) -> None:
+    """Have what was written so far looked at: this agent may be quicker than the look at the beginning of its turn."""
+    chat.run("/text Ready")
+
+
 def dialog(chat: Chat, says: str, button: str) -> None:
     asked = chat.page.locator(".jp-Dialog", has_text=says)
     asked.get_by_role("button", name=button).click()
@@ -46,6 +51,7 @@ def test_what_a_turn_changed_is_counted_at_its_end_and_after_a_reload_and_shown_
     (lab.root / "changed.txt").write_text("\n".join(before))
     (lab.root / "changed-gone.txt").write_text("one\n")
     (lab.root / "changed-old.txt").write_text("\n".join(before))
+    look(chat)
     work = (
         "/shell sed -i 's/line 2$/LINE 2/; 30d' changed.txt; rm changed-gone.txt; "
         "mv changed-old.txt changed-name.txt; printf '\\0\\1' > changed.bin\n/file changed-new.txt text\n/text Done"
@@ -56,7 +62,7 @@ def test_what_a_turn_changed_is_counted_at_its_end_and_after_a_reload_and_shown_
     expect(link).to_have_attribute("aria-expanded", "false")
     chat.page.reload()
     chat.wait("idle")
-    answer = chat.view.locator('.jp-acp-message[data-role="agent"]')
+    answer = chat.view.locator('.jp-acp-message[data-role="agent"]').last
     expect(answer.locator(".jp-acp-show-changes")).to_have_text("5 files changed +2 −3")
     changes = open_changes(answer)
     expect(answer.locator(".jp-acp-show-changes")).to_have_attribute("aria-expanded", "true")
@@ -97,6 +103,7 @@ def test_files_are_reverted_on_disk_and_one_that_was_changed_since_says_why_not(
 
     (lab.root / "changed-a.txt").write_text("before\n")
     (lab.root / "changed-b.txt").write_text("before\n")
+    look(chat)
     turn = chat.run(
         "/file changed-a.txt agent\n/file changed-b.txt agent\n/file changed-c.txt agent\n/file changed-d.txt agent"
     )
@@ -138,6 +145,7 @@ def test_a_notebook_is_shown_by_cell_and_as_text_on_demand(chat: Chat, lab: Lab,
     printed = {"output_type": "stream", "name": "stdout", "text": "3\n"}
     (lab.root / "changed.ipynb").write_text(book(cell("a", "x = 1\ny = 2"), cell("b", "x + y")))
     (lab.root / "next.json").write_text(book(cell("a", "x = 1\ny = 3"), cell("b", "x + y", printed), cell("c", "z")))
+    look(chat)
     turn = chat.run("/shell cp next.json changed.ipynb")
     changes = open_changes(turn)
     cells = file(changes, "changed.ipynb").locator(".jp-acp-cell")
@@ -166,8 +174,8 @@ def test_a_long_diff_is_folded_and_drawn_in_part_and_stays_where_it_is_opened(ch
     fold.click()
     table = changes.get_by_role("table", name="Changes of changed-long.txt")
     expect(table.locator("tr")).to_have_count(1000)
-    expect(fold).to_be_in_viewport()
-    shot("folded")
+    expect(table.locator("tr").first).to_be_in_viewport()
+    shot("unfolded")
     changes.get_by_role("button", name="Show all 3000 lines").click()
     expect(table.locator("tr")).to_have_count(3000)
     # the head stays in sight, so that a long diff is folded from anywhere
@@ -198,6 +206,37 @@ def test_what_the_running_turn_has_changed_so_far_can_be_seen_and_its_details_go
     expect(changes).to_contain_text("The details of this turn are not kept any more.")
 
 
+def test_what_is_shared_too_large_shortened_or_not_known_is_said(chat: Chat, shot: Shot) -> None:
+    def odd(route: Route) -> None:
+        told = route.fetch().json()
+        one, two = told["files"]
+        told["incomplete"] = "there are more than 20,000 files"
+        one.update(shared=True, truncated=True)
+        two.update(large=True, diff="", added=0, removed=0)
+        route.fulfill(json=told)
+
+    turn = chat.run("/file changed-shared.txt text\n/file changed-toolarge.txt text")
+    chat.page.route("**/diff*", odd)
+    changes = open_changes(turn)
+    expect(changes).to_contain_text("Not all changes are known: there are more than 20,000 files.")
+    shared = file(changes, "changed-shared.txt")
+    expect(shared).to_contain_text("shared: others may have changed it too")
+    expect(shared).to_contain_text("The rest is left out.")
+    expect(file(changes, "changed-toolarge.txt")).to_contain_text("too large to show")
+    expect(changes.get_by_role("button", name="Revert changed-toolarge.txt")).to_have_count(0)
+    shot("said")
+    shared.get_by_role("button", name="Revert").click()
+    dialog(chat, "Others may have changed changed-shared.txt at the same time", "Cancel")
+    chat.page.unroute("**/diff*")
+    chat.page.route("**/diff*", lambda route: route.fulfill(status=503, json={"message": "busy", "reason": "x"}))
+    turn.locator(".jp-acp-show-changes").click()
+    turn.locator(".jp-acp-show-changes").click()
+    expect(changes).to_contain_text("busy")
+    chat.page.unroute("**/diff*")
+    changes.get_by_role("button", name="Try again").click()
+    expect(changes.get_by_role("listitem")).to_have_count(2)
+
+
 def test_in_a_narrow_panel_in_the_dark_nothing_is_cut_off(chat: Chat, lab: Lab, shot: Shot) -> None:
     def theme(name: str) -> None:
         chat.page.evaluate(
@@ -207,6 +246,7 @@ def test_in_a_narrow_panel_in_the_dark_nothing_is_cut_off(chat: Chat, lab: Lab, 
     name = "a_rather_long_name_of_a_file_in_a_deep_folder_of_the_project.py"
     (lab.root / "narrow").mkdir()
     (lab.root / "narrow" / name).write_text("def f():\n" + "".join(f"    x{n} = {n}\n" for n in range(20)))
+    look(chat)
     turn = chat.run(
         f"/shell cd narrow; sed -i 's/x2 = 2/y = \"{'long ' * 30}\"/; s/x15/x16/' {name}; mv {name} other_{name}; "
         "printf '\\0' > image.bin"

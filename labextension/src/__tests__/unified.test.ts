@@ -30,12 +30,13 @@ test('the golden diff is read with every field filled', () => {
       ['image.bin', 'added', 'changed'],
       ['large.bin', 'added', 'applied'],
       ['new.txt', 'renamed', 'applied'],
-      ['run.sh', 'modified', 'applied']
+      ['run.sh', 'modified', 'applied'],
+      ['x.log', 'modified', 'applied']
     ]
   );
   assert.ok(golden.files.every(one => !Object.values(one).includes(undefined)));
   assert.equal(file('new.txt').oldPath, 'old.txt');
-  assert.ok(file('image.bin').binary && file('large.bin').large);
+  assert.ok(file('image.bin').binary && file('large.bin').large && file('x.log').reported);
   assert.deepEqual(
     file('book.ipynb').cells?.map(cell => [cell.change, cell.index, cell.cellType, cell.source]),
     [['modified', 1, 'markdown', '@@ -1 +1 @@\n-two\n+2\n']]

@@ -39,7 +39,7 @@ export function ChangesLink(props: {
 
 /** Is what the turn made of a file still there, and kept well enough to be undone? */
 function canRevert(file: ChangedFile): boolean {
-  return file.state === 'applied' && !file.large;
+  return file.state === 'applied' && !file.large && !file.reported;
 }
 
 /** What becomes of a file that is reverted. */
@@ -210,6 +210,7 @@ function FileChange(props: {
     file.large && trans.__('too large to show'),
     file.truncated && trans.__('shortened'),
     file.shared && trans.__('shared: others may have changed it too'),
+    file.reported && trans.__('as the agent reports it'),
     file.state === 'reverted' && trans.__('reverted'),
     file.state === 'changed' && trans.__('changed since')
   ].filter(Boolean);
