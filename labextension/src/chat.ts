@@ -67,8 +67,8 @@ export class Chat {
   answering: ReadonlySet<string> = new Set();
   /** Activity of finished turns that was asked for, by turn; null where it is not kept any more. */
   activity: ReadonlyMap<string, Turn | null> = new Map();
-  /** What turns have changed, of those whose changes are looked at; an error where that could not be learned. */
-  diffs: ReadonlyMap<string, TurnDiff | Error> = new Map();
+  /** What turns have changed whose changes are looked at: undefined until it is here, an error where that failed. */
+  diffs: ReadonlyMap<string, TurnDiff | Error | undefined> = new Map();
   /** Whether the person may do more than look. */
   isCollaborator = false;
   /** How much this browser's clock is ahead of the server's, in seconds. */
@@ -269,14 +269,17 @@ export class Chat {
 
   /** Learn what a turn has changed, as it is now. */
   async loadDiff(turn: string): Promise<void> {
+    this.diffs = new Map(this.diffs).set(turn, this.diffs.get(turn));
     let diff: TurnDiff | Error;
     try {
       diff = await rest.getDiff(this._place, this._session().id, turn);
     } catch (error) {
       diff = error instanceof Error ? error : new Error(String(error));
     }
-    this.diffs = new Map(this.diffs).set(turn, diff);
-    this._notify();
+    if (this.diffs.has(turn)) {
+      this.diffs = new Map(this.diffs).set(turn, diff);
+      this._notify();
+    }
   }
 
   /** Nobody looks at the changes of a turn any more. */
@@ -287,8 +290,9 @@ export class Chat {
 
   /** Bring files back to what they were before a turn. */
   async revert(turn: string, paths: readonly string[]): Promise<void> {
-    if (!(await this._command(session => rest.revert(this._place, session.id, turn, paths)))) {
-      // what stands in the way is seen in what the files are now
+    const done = await this._command(session => rest.revert(this._place, session.id, turn, paths));
+    // what stands in the way is seen in what the files are now; of what was done the log tells
+    if (!done && this.diffs.has(turn)) {
       await this.loadDiff(turn);
     }
   }
@@ -351,8 +355,7 @@ export class Chat {
   private async _load(session: Summary): Promise<void> {
     const page = await rest.getMessages(this._place, session.id);
     this.state = initial(session, page);
-    this.activity = new Map();
-    this.diffs = new Map();
+    this._dropDetails();
     this.stopping = null;
     // what was on its way when the page went may have arrived: its turn says so
     this.unsent = kept(parsed(this._read('unsent')))
@@ -360,6 +363,12 @@ export class Chat {
       .filter(one => !page.messages.some(known => known.turn === one.id))
       .map(one => ({ ...one, error: one.error ?? '' }));
     this._notify();
+  }
+
+  /** What is not kept here is asked for again where somebody looks at it. */
+  private _dropDetails(): void {
+    this.activity = new Map();
+    this.diffs = new Map([...this.diffs.keys()].map(turn => [turn, undefined]));
   }
 
   private _follow(after: number): void {
@@ -406,8 +415,7 @@ export class Chat {
     const before = this.state;
     this.state = applyAll(before, events);
     if (this.state.session.firstSeq !== before.session.firstSeq) {
-      this.activity = new Map();
-      this.diffs = new Map();
+      this._dropDetails();
     }
     const reverted = events.map(event =>
       event.kind === 'file_changed' && event.change === 'reverted' ? (event.turn ?? '') : ''
