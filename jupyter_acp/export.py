@@ -87,11 +87,20 @@ def _work(events: Iterable[JsonObject], *, full: bool, thinking: bool) -> dict[s
             parts.setdefault(key, "")
             calls.append((parts, key, data))
         elif text := _simple(kind, data):
-            key = str(Kind.PLAN) if kind == Kind.PLAN else f"event {event['seq']}"
-            turns.setdefault(turn, {})[key] = text
+            turns.setdefault(turn, {})[_key(event)] = text
     for parts, key, data in calls:
         parts[key] = _tool_call(data, output)
     return {turn: list(parts.values()) for turn, parts in turns.items()}
+
+
+def _key(event: JsonObject) -> str:
+    """The same for events of which the later one takes the place of the earlier."""
+    kind, data = event["kind"], event["data"]
+    if kind == Kind.PLAN:
+        return str(Kind.PLAN)
+    if kind == Kind.FILE_CHANGED and data.get("change") != "reverted":
+        return f"file {data.get('path')}"  # first that it was written, then what came of it
+    return f"event {event['seq']}"
 
 
 def _simple(kind: str, data: JsonObject) -> str:
@@ -104,10 +113,20 @@ def _simple(kind: str, data: JsonObject) -> str:
         by = f" by {_line(data['by'])}" if data.get("by") else ""
         return f"- Permission {_line(data.get('outcome'))}{choice}{by}"
     if kind == Kind.FILE_CHANGED:
-        return f"- Changed {_code(data.get('path'))}"
+        return _file_changed(data)
     if kind == Kind.NOTICE:
         return f"- {_line(data.get('title'))}"
     return ""
+
+
+def _file_changed(data: JsonObject) -> str:
+    words = {"added": "Created", "deleted": "Deleted", "renamed": "Renamed", "reverted": "Reverted"}
+    word = words.get(str(data.get("change")), "Changed")
+    before = f"{_code(data['old_path'])} to " if data.get("old_path") else ""
+    added, removed = (data.get(name) or 0 for name in ("added", "removed"))
+    counts = f" (+{added} −{removed})" if added or removed else ""
+    by = f" by {_line(data['by'])}" if data.get("by") else ""
+    return f"- {word} {before}{_code(data.get('path'))}{counts}{by}"
 
 
 def _tool_call(data: JsonObject, output: Mapping[str, str]) -> str:

@@ -39,7 +39,8 @@ def talk(chat: ChatFile, turn: str = "t1", at: float = 100.0) -> None:
     chat.set_user({"username": "ada", "name": "Ada", "display_name": "Ada", "initials": "A", "color": None})
     chat.set_user({"username": "acp-demo", "name": "Demo", "display_name": "Demo", "bot": True})
     chat.add(ChatMessage(id=f"{turn}-user", body="Hi", time=at, sender="ada", metadata={"acp": {"turn": turn}}))
-    meta = {"acp": {"turn": turn, "stop_reason": "end_turn"}}
+    changes = {"files": 3, "added": 10, "removed": 2}
+    meta = {"acp": {"turn": turn, "stop_reason": "end_turn", "changes": changes}}
     chat.add(ChatMessage(id=f"{turn}-agent", body="Ünïcode ✓", time=at + 1, sender="acp-demo", metadata=meta))
 
 

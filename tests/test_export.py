@@ -53,6 +53,18 @@ def test_full_has_the_tool_call_as_it_ended_where_it_began_before_the_answer() -
     assert "Let me" not in text
 
 
+def test_each_file_of_a_turn_is_named_once_with_what_came_of_it_where_it_was_written() -> None:
+    came = [
+        event(7, "file_changed", path="a.py", change="modified", added=10, removed=2),
+        event(8, "file_changed", path="new", old_path="old", change="renamed", added=0, removed=0),
+        event(9, "turn_ended", id="t1"),
+        event(10, "file_changed", path="a.py", change="reverted", by="ada"),
+    ]
+    text = render("Notes", TALK, USERS, [*EVENTS, *came], detail="full")
+    files = [line for line in text.splitlines() if line.startswith("- ")]
+    assert files == ["- Changed `a.py` (+10 −2)", "- Renamed `old` to `new`", "- Reverted `a.py` by ada"]
+
+
 def test_details_that_are_not_kept_are_said_to_be_gone_where_they_were_asked_for() -> None:
     gone = "*The details of this turn are not kept any more.*"
     for wanted in ({"detail": "full"}, {"thinking": True}):

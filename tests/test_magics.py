@@ -175,6 +175,13 @@ def test_the_record_of_a_turn_folds_its_tool_calls_above_the_answer() -> None:
     assert text.endswith("Done.\n\n*ended&#58; max&#95;tokens*")
 
 
+def test_what_a_turn_changed_is_counted_in_what_stays_in_the_notebook() -> None:
+    transcript = Transcript(turn="t", seq=0)
+    changes = {"files": 3, "added": 10, "removed": 2}
+    transcript.apply(event(1, Kind.TURN_ENDED, id="t", stop_reason="cancelled", changes=changes))
+    assert transcript.to_text() == "[3 files changed +10 −2]\n\n[ended: cancelled]"
+
+
 @pytest.mark.parametrize(
     "attack",
     [

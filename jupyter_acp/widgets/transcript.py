@@ -14,7 +14,8 @@ _MARKS = {"completed": "✓", "failed": "✗", "cancelled": "⊘"}
 class Transcript:
     """What is known of `turn` after the event `seq`.
 
-    `answer` is the agent's text, `tool_calls` are the merged states by id, `stop_reason` is None while it runs.
+    `answer` is the agent's text, `tool_calls` are the merged states by id, `stop_reason` is None while it runs,
+    `changes` counts what it changed in files, None where that is nothing.
     """
 
     turn: str
@@ -22,6 +23,7 @@ class Transcript:
     started: bool = False
     stop_reason: str | None = None
     error: str | None = None
+    changes: JsonObject | None = None
     tool_calls: dict[str, JsonObject] = field(default_factory=dict)
     _texts: dict[str, list[str]] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Transcript:
             case Kind.TURN_ENDED:
                 self.stop_reason = data["stop_reason"]
                 self.error = (data.get("error") or {}).get("message")
+                self.changes = data.get("changes")
         return True
 
     def to_markdown(self) -> str:
@@ -67,9 +70,15 @@ class Transcript:
         return "\n\n".join([*filter(None, [printable(self.answer)]), *(f"[{ending}]" for ending in self._endings())])
 
     def _endings(self) -> list[str]:
+        changed = [] if self.changes is None else [_counted(self.changes)]
         if self.error is not None:
-            return [f"ended with an error: {self.error}"]
-        return [] if self.stop_reason in (None, "end_turn") else [f"ended: {self.stop_reason}"]
+            return [*changed, f"ended with an error: {self.error}"]
+        return changed if self.stop_reason in (None, "end_turn") else [*changed, f"ended: {self.stop_reason}"]
+
+
+def _counted(changes: JsonObject) -> str:
+    files, added, removed = (changes.get(name, 0) for name in ("files", "added", "removed"))
+    return f"{files} file{'s' if files != 1 else ''} changed +{added} −{removed}"
 
 
 def _line(call: JsonObject) -> str:

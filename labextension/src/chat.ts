@@ -8,7 +8,7 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
-import { AcpEvent, AgentInfo, Json, kept, Summary } from './events';
+import { AcpEvent, AgentInfo, Json, kept, Summary, TurnDiff } from './events';
 import {
   applyAll,
   ChatState,
@@ -67,6 +67,10 @@ export class Chat {
   answering: ReadonlySet<string> = new Set();
   /** Activity of finished turns that was asked for, by turn; null where it is not kept any more. */
   activity: ReadonlyMap<string, Turn | null> = new Map();
+  /** What turns have changed whose changes are looked at: undefined until it is here, an error where that failed. */
+  diffs: ReadonlyMap<string, TurnDiff | Error | undefined> = new Map();
+  /** Whether the person may do more than look. */
+  isCollaborator = false;
   /** How much this browser's clock is ahead of the server's, in seconds. */
   clockSkew = 0;
   username = '';
@@ -90,6 +94,7 @@ export class Chat {
       const project = root.projects[0];
       if (project) {
         this._place = { ...this._place, project: project.id };
+        this.isCollaborator = project.role !== 'viewer';
       }
       const session = await rest.openSession(this._place, this.path);
       await this._load(session);
@@ -262,6 +267,36 @@ export class Chat {
     });
   }
 
+  /** Learn what a turn has changed, as it is now. */
+  async loadDiff(turn: string): Promise<void> {
+    this.diffs = new Map(this.diffs).set(turn, this.diffs.get(turn));
+    let diff: TurnDiff | Error;
+    try {
+      diff = await rest.getDiff(this._place, this._session().id, turn);
+    } catch (error) {
+      diff = error instanceof Error ? error : new Error(String(error));
+    }
+    if (this.diffs.has(turn)) {
+      this.diffs = new Map(this.diffs).set(turn, diff);
+      this._notify();
+    }
+  }
+
+  /** Nobody looks at the changes of a turn any more. */
+  forgetDiff(turn: string): void {
+    this.diffs = new Map([...this.diffs].filter(([id]) => id !== turn));
+    this._notify();
+  }
+
+  /** Bring files back to what they were before a turn. */
+  async revert(turn: string, paths: readonly string[]): Promise<void> {
+    const done = await this._command(session => rest.revert(this._place, session.id, turn, paths));
+    // what stands in the way is seen in what the files are now; of what was done the log tells
+    if (!done && this.diffs.has(turn)) {
+      await this.loadDiff(turn);
+    }
+  }
+
   discardActivity(): Promise<boolean> {
     return this._command(session => rest.discardActivity(this._place, session.id));
   }
@@ -320,7 +355,7 @@ export class Chat {
   private async _load(session: Summary): Promise<void> {
     const page = await rest.getMessages(this._place, session.id);
     this.state = initial(session, page);
-    this.activity = new Map();
+    this._dropDetails();
     this.stopping = null;
     // what was on its way when the page went may have arrived: its turn says so
     this.unsent = kept(parsed(this._read('unsent')))
@@ -328,6 +363,12 @@ export class Chat {
       .filter(one => !page.messages.some(known => known.turn === one.id))
       .map(one => ({ ...one, error: one.error ?? '' }));
     this._notify();
+  }
+
+  /** What is not kept here is asked for again where somebody looks at it. */
+  private _dropDetails(): void {
+    this.activity = new Map();
+    this.diffs = new Map([...this.diffs.keys()].map(turn => [turn, undefined]));
   }
 
   private _follow(after: number): void {
@@ -374,7 +415,15 @@ export class Chat {
     const before = this.state;
     this.state = applyAll(before, events);
     if (this.state.session.firstSeq !== before.session.firstSeq) {
-      this.activity = new Map();
+      this._dropDetails();
+    }
+    const reverted = events.map(event =>
+      event.kind === 'file_changed' && event.change === 'reverted' ? (event.turn ?? '') : ''
+    );
+    for (const turn of new Set(reverted)) {
+      if (this.diffs.has(turn)) {
+        void this.loadDiff(turn);
+      }
     }
     const queued = new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')));
     if (this.unsent.some(one => queued.has(one.id))) {

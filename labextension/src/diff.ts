@@ -1,7 +1,8 @@
-/** Lines of two texts, compared. Pure. */
+/** Lines of two texts, compared. Pure. Unified diffs of others are read in unified.ts. */
 
 export interface DiffLine {
-  readonly type: 'same' | 'added' | 'removed' | 'gap';
+  readonly type: 'same' | 'added' | 'removed' | 'gap' | 'note';
+  /** Of a gap what follows it is in, if that is known. */
   readonly text: string;
   readonly before: number | null;
   readonly after: number | null;
@@ -11,6 +12,17 @@ export interface Diff {
   readonly lines: readonly DiffLine[];
   readonly added: number;
   readonly removed: number;
+}
+
+/** Where the first change is, by the numbers of lines afterwards; null where there is none. */
+export function firstChange(lines: readonly DiffLine[]): number | null {
+  const at = lines.findIndex(line => line.type === 'added' || line.type === 'removed');
+  if (at < 0) {
+    return null;
+  }
+  // what was removed without anything in its place is where the next line is now, or after the last one
+  const next = lines.slice(at).find(line => line.type !== 'removed' && line.type !== 'note');
+  return next?.after ?? lines[at - 1]?.after ?? 1;
 }
 
 const CONTEXT = 3;

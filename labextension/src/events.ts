@@ -148,6 +148,52 @@ export interface Summary {
   readonly error: Problem | null;
 }
 
+/** How much a turn has changed: files, and lines of them. */
+export interface Counts {
+  readonly files: number;
+  readonly added: number;
+  readonly removed: number;
+}
+
+/** A cell of a notebook that differs; `source` and `outputs` are unified diffs, empty where they do not. */
+export interface ChangedCell {
+  readonly change: 'added' | 'modified' | 'removed';
+  /** Its place in the notebook, from 0; in the one before where it was removed. */
+  readonly index: number;
+  readonly cellType: string;
+  readonly source: string;
+  readonly outputs: string;
+  readonly metadata: boolean;
+}
+
+export interface ChangedFile {
+  readonly path: string;
+  /** Its name before, where it was renamed. */
+  readonly oldPath: string | null;
+  readonly change: 'added' | 'modified' | 'deleted' | 'renamed';
+  readonly added: number;
+  readonly removed: number;
+  readonly binary: boolean;
+  readonly large: boolean;
+  /** Others may have changed it too. */
+  readonly shared: boolean;
+  /** Nobody saw it: the agent says so. */
+  readonly reported: boolean;
+  /** The unified diff, whose end may be left out. */
+  readonly diff: string;
+  readonly truncated: boolean;
+  /** What has become of it since the turn. */
+  readonly state: 'applied' | 'reverted' | 'changed';
+  /** Of a notebook, the cells that differ. */
+  readonly cells: readonly ChangedCell[] | null;
+}
+
+export interface TurnDiff {
+  readonly files: readonly ChangedFile[];
+  /** Why not all changes are known. */
+  readonly incomplete: string | null;
+}
+
 /** A message of the conversation as a page of the chat gives it. */
 export interface Message {
   readonly id: string;
@@ -161,6 +207,8 @@ export interface Message {
   readonly reactions: Reactions;
   readonly stopReason: string;
   readonly elapsedMs: number | null;
+  /** What the turn that it answers has changed. */
+  readonly changes: Counts | null;
 }
 
 export interface MessagePage {
@@ -203,6 +251,7 @@ export type Payload =
       readonly error: Problem | null;
       readonly elapsedMs: number;
       readonly withdrawn: boolean;
+      readonly changes: Counts | null;
     }
   | { readonly kind: 'message'; readonly message: Message }
   | {
@@ -237,7 +286,8 @@ export type Payload =
   | { readonly kind: 'plan'; readonly entries: readonly PlanEntry[] }
   | { readonly kind: 'permission_requested'; readonly request: PermissionRequest }
   | { readonly kind: 'permission_resolved'; readonly id: string; readonly outcome: string }
-  | { readonly kind: 'file_changed'; readonly path: string }
+  /** `change` is null where the agent has just had it written; what came of it follows at the end of the turn. */
+  | { readonly kind: 'file_changed'; readonly path: string; readonly change: string | null }
   | {
       readonly kind: 'agent_started';
       readonly name: string;
@@ -482,6 +532,54 @@ function reactions(value: unknown): Reactions {
   );
 }
 
+function counts(value: unknown): Counts | null {
+  const raw = object(value);
+  const files = number(raw.files);
+  return files === null
+    ? null
+    : { files, added: number(raw.added) ?? 0, removed: number(raw.removed) ?? 0 };
+}
+
+function changedCell(value: unknown): ChangedCell {
+  const raw = object(value);
+  return {
+    change: raw.change === 'added' || raw.change === 'removed' ? raw.change : 'modified',
+    index: number(raw.index) ?? 0,
+    cellType: text(raw.cell_type),
+    source: text(raw.source),
+    outputs: text(raw.outputs),
+    metadata: raw.metadata === true
+  };
+}
+
+function changedFile(value: unknown): ChangedFile {
+  const raw = object(value);
+  const { change, state } = raw;
+  return {
+    path: text(raw.path),
+    oldPath: text(raw.old_path) || null,
+    change:
+      change === 'added' || change === 'deleted' || change === 'renamed' ? change : 'modified',
+    added: number(raw.added) ?? 0,
+    removed: number(raw.removed) ?? 0,
+    binary: raw.binary === true,
+    large: raw.large === true,
+    shared: raw.shared === true,
+    reported: raw.reported === true,
+    diff: text(raw.diff),
+    truncated: raw.truncated === true,
+    // one that we do not know cannot be undone
+    state: state === 'applied' || state === 'reverted' ? state : 'changed',
+    cells: Array.isArray(raw.cells) ? raw.cells.map(changedCell) : null
+  };
+}
+
+/** What a turn has changed. */
+export function turnDiff(value: unknown): TurnDiff {
+  const raw = object(value);
+  return { files: list(raw.files).map(changedFile), incomplete: text(raw.incomplete) || null };
+}
+
 const SUMMARY_READERS: { [key: string]: (value: unknown) => Partial<Summary> } = {
   id: value => ({ id: text(value) }),
   project: value => ({ project: text(value) }),
@@ -608,7 +706,8 @@ export function messages(value: unknown): MessagePage {
         edited: message.edited === true,
         reactions: reactions(acp.reactions),
         stopReason: text(acp.stop_reason),
-        elapsedMs: number(acp.elapsed_ms)
+        elapsedMs: number(acp.elapsed_ms),
+        changes: counts(acp.changes)
       };
     }),
     hasMore: raw.has_more === true,
@@ -646,7 +745,8 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
         stopReason: text(data.stop_reason),
         error: problem(data.error),
         elapsedMs: number(data.elapsed_ms) ?? 0,
-        withdrawn: data.withdrawn === true
+        withdrawn: data.withdrawn === true,
+        changes: counts(data.changes)
       };
     case 'message':
       return {
@@ -662,7 +762,8 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
           edited: false,
           reactions: {},
           stopReason: '',
-          elapsedMs: null
+          elapsedMs: null,
+          changes: null
         }
       };
     case 'message_delta':
@@ -717,7 +818,7 @@ function payload(kind: string, data: Json, time: number, turnId: string | null):
     case 'permission_resolved':
       return { kind, id: text(data.id), outcome: text(data.outcome) };
     case 'file_changed':
-      return { kind, path: text(data.path) };
+      return { kind, path: text(data.path), change: text(data.change) || null };
     case 'agent_started':
       return { kind, name: text(data.name), version: text(data.version), how: text(data.how) };
     case 'agent_exited':

@@ -5,6 +5,7 @@
 
 import type {
   AcpEvent,
+  Counts,
   Message,
   MessagePage,
   PermissionRequest,
@@ -109,6 +110,8 @@ export interface Turn {
   readonly stopReason: string;
   readonly error: Problem | null;
   readonly elapsedMs: number;
+  /** What it has changed, once it has ended. */
+  readonly changes: Counts | null;
   /** What people think of the answer. */
   readonly reactions: Reactions;
 }
@@ -410,6 +413,7 @@ function started(
     stopReason: '',
     error: null,
     elapsedMs: 0,
+    changes: null,
     reactions: {}
   };
 }
@@ -419,8 +423,9 @@ function turnEnded(state: ChatState, event: Extract<AcpEvent, { kind: 'turn_ende
   if (state.active?.id !== event.id) {
     return { ...state, queue };
   }
-  const { stopReason, error, elapsedMs } = event;
-  const turn: Turn = { ...close(state.active), state: 'ended', stopReason, error, elapsedMs };
+  const { stopReason, error, elapsedMs, changes } = event;
+  const ended = { state: 'ended', stopReason, error, elapsedMs, changes } as const;
+  const turn: Turn = { ...close(state.active), ...ended };
   return {
     ...state,
     active: null,
@@ -466,7 +471,9 @@ function applyToTurn(before: Turn, event: AcpEvent): Turn {
     case 'plan':
       return replaceOrPush(turn, { type: 'plan', id: 'plan', entries: event.entries });
     case 'file_changed':
-      return replaceOrPush(turn, { type: 'file', id: `file-${event.path}`, path: event.path });
+      return event.change === null
+        ? replaceOrPush(turn, { type: 'file', id: `file-${event.path}`, path: event.path })
+        : turn;
     case 'terminal_output':
       return terminal(turn, event.terminalId, known => {
         const output = known.output + event.data;
@@ -496,7 +503,8 @@ function applyToTurn(before: Turn, event: AcpEvent): Turn {
         state: 'ended',
         stopReason: event.stopReason,
         error: event.error,
-        elapsedMs: event.elapsedMs
+        elapsedMs: event.elapsedMs,
+        changes: event.changes
       };
     default:
       return turn;

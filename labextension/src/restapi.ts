@@ -231,6 +231,21 @@ export async function getActivity(
   }
 }
 
+/** What a turn has changed, of one that runs up to now. */
+export async function getDiff(place: Place, session: string, turn: string): Promise<wire.TurnDiff> {
+  return wire.turnDiff(await send(place, 'GET', ['sessions', session, 'turns', turn, 'diff']));
+}
+
+/** Bring files back to what they were before the turn, all of them or none. */
+export async function revert(
+  place: Place,
+  session: string,
+  turn: string,
+  paths: readonly string[]
+): Promise<void> {
+  await send(place, 'POST', ['sessions', session, 'turns', turn, 'revert'], { paths });
+}
+
 /** Remove the log of every turn that has ended. */
 export async function discardActivity(place: Place, session: string): Promise<void> {
   await send(place, 'DELETE', ['sessions', session, 'activity']);

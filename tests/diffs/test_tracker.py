@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,8 @@ from jupyter_acp.diffs.report import diffs
 from jupyter_acp.diffs.shadow import Entry, Shadow
 from jupyter_acp.diffs.tracker import ChangeTracker, _now
 from jupyter_acp.exceptions import Conflict, NotFound
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "diffs"
 
 
 class Project:
@@ -513,3 +516,34 @@ async def test_edits_that_cannot_be_seen_are_told_as_the_agent_reports_them(proj
     assert texts["x.log"][0].endswith("--- a/x.log\n+++ b/x.log\n@@ -1 +1 @@\n-one\n+two\n")
     with pytest.raises(NotFound, match=r"has not changed x\.log"):
         await project.tracker.revert("s/t1", ["x.log"])
+
+
+async def test_a_turn_is_shown_as_the_golden_file_says(tmp_path: Path) -> None:
+    project = Project(tmp_path, max_size=1000)
+
+    def book(*sources: str) -> str:
+        about = {"cell_type": "markdown", "metadata": {}}
+        cells = [{**about, "id": f"cell{n}", "source": source} for n, source in enumerate(sources)]
+        return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}) + "\n"
+
+    project.write(".gitignore", "*.log\n")
+    project.write("a.py", "def f():\n" + "".join(f"    x{n} = {n}\n" for n in range(20)))
+    project.write("book.ipynb", book("one", "two"))
+    project.write("gone.txt", "one\r\ntwo\r\n")
+    project.write("old.txt", "the same\n" * 5)
+    project.write("run.sh", "ls\n")
+    project.tracker.begin("s/t1", ".")
+    await project.tracker.settle()
+    project.write("a.py", project.read("a.py").replace("x2 = 2", "x2 = 3").replace("    x19 = 19\n", "    y = 0"))
+    project.write("book.ipynb", book("one", "2"))
+    project.write("image.bin", b"\0\1")
+    project.write("large.bin", "x" * 1001)
+    (project.root / "gone.txt").unlink()
+    (project.root / "old.txt").rename(project.root / "new.txt")
+    (project.root / "run.sh").chmod(0o755)
+    shown = {"type": "diff", "path": "x.log", "oldText": "one\n", "newText": "two\n"}
+    project.tracker.call("s/t1", {"toolCallId": "1", "kind": "edit", "status": "completed", "content": [shown]})
+    await project.tracker.end("s/t1")
+    project.write("gone.txt", "one\r\ntwo\r\n")
+    project.write("image.bin", b"\0\2")
+    assert await project.tracker.diff("s/t1") == json.loads((GOLDEN / "turn.json").read_text("utf-8"))

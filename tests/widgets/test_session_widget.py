@@ -94,6 +94,12 @@ def test_an_answer_streams_in_and_is_set_as_markdown_when_it_is_whole(contract: 
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
 
 
+def test_the_end_counts_the_files_that_were_changed(contract: Contract, page: Page) -> None:
+    start(contract)
+    contract.end("t1", changes={"files": 1, "added": 10, "removed": 2})
+    expect(page.get_by_role("status")).to_have_text("Done in 1.2 s · 1 file changed +10 −2")
+
+
 def test_nothing_that_an_agent_writes_becomes_part_of_the_page(contract: Contract, page: Page) -> None:
     attack = "<img src=x onerror=alert(1)><script>alert(2)</script>[x](javascript:alert(3))"
     start(contract)

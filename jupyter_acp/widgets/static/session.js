@@ -408,10 +408,14 @@ class View {
     }
   }
 
-  end({ stop_reason, error, elapsed_ms }) {
+  end({ stop_reason, error, elapsed_ms, changes }) {
     this.ended = true;
     this.settle();
     this.state = `${{ end_turn: 'Done', cancelled: 'Stopped' }[stop_reason] ?? stop_reason} in ${((elapsed_ms ?? 0) / 1000).toFixed(1)} s`;
+    if (changes) {
+      const { files, added, removed } = changes;
+      this.state += ` · ${files} file${files === 1 ? '' : 's'} changed +${added} −${removed}`;
+    }
     if (error) {
       this.fail(error);
     }

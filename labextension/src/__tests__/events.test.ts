@@ -1,7 +1,9 @@
 import * as assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { event, events, messages, summary } from '../events';
-import { golden } from './golden';
+import { FOLDER, golden } from './golden';
 
 test('there is a golden event of every kind', () => {
   assert.ok(golden.length >= 24, `${golden.length} golden files`);
@@ -46,6 +48,18 @@ test('what is no event is refused', () => {
 
 test('a usage window is never smaller than what is used of it', () => {
   assert.equal(summary({ usage: { used: 300, size: 200 } }).usage?.size, 300);
+});
+
+test('what a turn changed is counted in its end and in its answer', () => {
+  const read = (name: string): unknown =>
+    JSON.parse(readFileSync(join(FOLDER, '..', 'chat', name), 'utf-8'));
+  assert.deepEqual(
+    messages(read('page.json')).messages.map(message => message.changes),
+    [null, { files: 3, added: 10, removed: 2 }]
+  );
+  const ended = event(golden.find(({ name }) => name === 'turn_ended')!.raw);
+  assert.ok(ended.kind === 'turn_ended');
+  assert.deepEqual(ended.changes, { files: 1, added: 3, removed: 1 });
 });
 
 test('a message without a role is the agent’s if its sender is an agent', () => {

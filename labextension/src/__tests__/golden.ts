@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-const FOLDER = join(__dirname, '../../../tests/golden/events');
+export const FOLDER = join(__dirname, '../../../tests/golden/events');
 
 export const golden: readonly { name: string; raw: { [key: string]: unknown } }[] = readdirSync(
   FOLDER

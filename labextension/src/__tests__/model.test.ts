@@ -233,6 +233,29 @@ test('a message that the page and the log both tell is shown once', () => {
   );
 });
 
+test('a file that the agent has written is told at once, what came of it is counted at the end', () => {
+  const changes = { files: 1, added: 2, removed: 0 };
+  const state = applyAll(
+    empty(),
+    log(
+      1,
+      START,
+      ['file_changed', { path: 'a.py', route: 'delegated' }],
+      ['file_changed', { path: 'a.py', change: 'modified', added: 2, removed: 0 }],
+      ['file_changed', { path: 'b.py', change: 'added', added: 0, removed: 0 }],
+      ['turn_ended', { id: 't1', stop_reason: 'end_turn', elapsed_ms: 5, changes }],
+      ['file_changed', { path: 'a.py', change: 'reverted', by: 'ada' }]
+    )
+  );
+  const [ended] = state.entries;
+  assert.ok(ended?.type === 'turn');
+  assert.deepEqual(
+    ended.turn.items.map(item => item.type === 'file' && item.path),
+    ['a.py']
+  );
+  assert.deepEqual(ended.turn.changes, changes);
+});
+
 test('an older page goes on top, once', () => {
   const page = (...ids: string[]) =>
     messages({ messages: ids.map(id => ({ id, body: id, sender: 'ada' })) });

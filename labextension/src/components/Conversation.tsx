@@ -1,11 +1,14 @@
 import * as React from 'react';
-import type { Message } from '../events';
+import type { Message, TurnDiff } from '../events';
 import { answerId, answerOf, ChatState, Entry, Turn } from '../model';
 import type { Unsent } from '../chat';
-import { useEnvironment } from './environment';
+import { ChangesSoFar, NotKept } from './Changes';
+import { ReadingContext, useEnvironment } from './environment';
 import { Markdown } from './Markdown';
 import { ReactionButtons } from './Reactions';
 import { Activity, NoticeCard, TurnFoot } from './TurnView';
+
+type Diff = TurnDiff | Error | undefined;
 
 /** What a person said. Their own messages can be edited and deleted. */
 function Said(props: {
@@ -60,18 +63,15 @@ function Said(props: {
   );
 }
 
-function NotKept() {
-  const { trans } = useEnvironment();
-  return (
-    <div className="jp-acp-dim jp-acp-not-kept">
-      {trans.__('The details of this turn are not kept any more.')}
-    </div>
-  );
-}
-
-function MessageView(props: { message: Message; name: string; isMine: boolean; isLast: boolean }) {
+function MessageView(props: {
+  message: Message;
+  name: string;
+  isMine: boolean;
+  isLast: boolean;
+  diff: Diff;
+}) {
   const { trans, chat } = useEnvironment();
-  const { message, name, isMine, isLast } = props;
+  const { message, name, isMine, isLast, diff } = props;
   const activity = message.turn === null ? undefined : chat.activity.get(message.turn);
   const [isOpen, setOpen] = React.useState(false);
   // also where what was shown has been discarded meanwhile
@@ -100,6 +100,9 @@ function MessageView(props: { message: Message; name: string; isMine: boolean; i
       {isOpen && activity === null && <NotKept />}
       {message.turn !== null && (
         <TurnFoot
+          turn={message.turn}
+          changes={message.changes}
+          diff={diff}
           stopReason={message.stopReason}
           elapsedMs={message.elapsedMs}
           error=""
@@ -122,9 +125,10 @@ function EndedTurn(props: {
   isMine: boolean;
   isLast: boolean;
   agent: string;
+  diff: Diff;
 }) {
   const { trans } = useEnvironment();
-  const { turn, isDiscarded, isMine, isLast, agent } = props;
+  const { turn, isDiscarded, isMine, isLast, agent, diff } = props;
   const [isOpen, setOpen] = React.useState(false);
   const answer = React.useMemo(() => answerOf(turn), [turn]);
   const hasMore = isDiscarded || answer.items.length < turn.items.length;
@@ -138,6 +142,9 @@ function EndedTurn(props: {
         <Activity turn={isOpen ? turn : answer} />
         {isOpen && isDiscarded && <NotKept />}
         <TurnFoot
+          turn={turn.id}
+          changes={turn.changes}
+          diff={diff}
           stopReason={turn.stopReason}
           elapsedMs={turn.elapsedMs}
           error={turn.error?.message ?? ''}
@@ -163,8 +170,9 @@ function EntryView(props: {
   isLast: boolean;
   /** Redraws a message whose activity has arrived. */
   activity: Turn | null | undefined;
+  diff: Diff;
 }) {
-  const { entry, users, username, agent, isLast } = props;
+  const { entry, users, username, agent, isLast, diff } = props;
   switch (entry.type) {
     case 'notice':
       return <NoticeCard item={entry.item} />;
@@ -178,6 +186,7 @@ function EntryView(props: {
           isMine={isMine}
           isLast={isLast}
           agent={agent}
+          diff={diff}
         />
       );
     }
@@ -185,12 +194,28 @@ function EntryView(props: {
       const { message } = entry;
       const name = users.get(message.sender) ?? (message.role === 'agent' ? agent : message.sender);
       const isMine = message.sender === username;
-      return <MessageView message={message} name={name} isMine={isMine} isLast={isLast} />;
+      return (
+        <MessageView message={message} name={name} isMine={isMine} isLast={isLast} diff={diff} />
+      );
     }
   }
 }
 
 const MemoEntry = React.memo(EntryView);
+
+/** The turn that an entry is of, or is the answer to. */
+function turnOf(entry: Entry): string | null {
+  return entry.type === 'turn'
+    ? entry.turn.id
+    : entry.type === 'message'
+      ? entry.message.turn
+      : null;
+}
+
+/** Is the end in sight? */
+function isNear(node: HTMLElement): boolean {
+  return node.scrollHeight - node.scrollTop - node.clientHeight < 40;
+}
 
 /** The history, the running turn, and what could not be sent. Follows the end only while it is at the end. */
 export function Conversation(props: {
@@ -218,11 +243,17 @@ export function Conversation(props: {
   // where we, or shorter content, have put it: a scroll event that finds it there is nobody's wish
   const put = React.useRef(0);
   const follow = () => {
+    const node = scroller.current!;
+    isAtEnd.current ||= isNear(node);
     if (isAtEnd.current) {
       toEnd();
     }
-    put.current = scroller.current!.scrollTop;
+    put.current = node.scrollTop;
+    setAway(!isAtEnd.current);
   };
+  const isReading = React.useCallback(() => {
+    isAtEnd.current = false;
+  }, []);
   React.useLayoutEffect(() => {
     const observer = new ResizeObserver(follow);
     observer.observe(content.current!);
@@ -240,7 +271,7 @@ export function Conversation(props: {
   });
   const onScroll = () => {
     const node = scroller.current!;
-    if (node.scrollHeight - node.scrollTop - node.clientHeight < 40) {
+    if (isNear(node)) {
       isAtEnd.current = true;
     } else if (node.scrollTop !== put.current) {
       isAtEnd.current = false;
@@ -267,39 +298,47 @@ export function Conversation(props: {
           {state.entries.length === 0 && !active && unsent.length === 0 && (
             <div className="jp-acp-empty">{trans.__('Ask %1 something.', agent)}</div>
           )}
-          {state.entries.map((entry, index) => (
-            <MemoEntry
-              key={entry.id}
-              entry={entry}
-              users={state.users}
-              username={chat.username}
-              agent={agent}
-              isLast={!active && index === state.entries.length - 1}
-              activity={
-                entry.type === 'message' && entry.message.turn !== null
-                  ? chat.activity.get(entry.message.turn)
-                  : undefined
-              }
-            />
-          ))}
-          {active && (
-            <div
-              className="jp-acp-turn jp-acp-active"
-              data-turn-id={active.id}
-              data-state={active.state}
-            >
-              <Said
-                id={active.messageId}
-                text={active.text}
-                name={active.user.name}
-                isMine={false}
+          <ReadingContext.Provider value={isReading}>
+            {state.entries.map((entry, index) => (
+              <MemoEntry
+                key={entry.id}
+                entry={entry}
+                users={state.users}
+                username={chat.username}
+                agent={agent}
+                isLast={!active && index === state.entries.length - 1}
+                activity={
+                  entry.type === 'message' ? chat.activity.get(turnOf(entry) ?? '') : undefined
+                }
+                diff={chat.diffs.get(turnOf(entry) ?? '')}
               />
-              <div className="jp-acp-message" data-role="agent">
-                <div className="jp-acp-sender">{agent}</div>
-                <Activity turn={active} />
+            ))}
+            {active && (
+              <div
+                className="jp-acp-turn jp-acp-active"
+                data-turn-id={active.id}
+                data-state={active.state}
+              >
+                <Said
+                  id={active.messageId}
+                  text={active.text}
+                  name={active.user.name}
+                  isMine={false}
+                />
+                <div className="jp-acp-message" data-role="agent">
+                  <div className="jp-acp-sender">{agent}</div>
+                  <Activity turn={active} />
+                  {active.items.some(item => item.type === 'tool') && (
+                    <ChangesSoFar
+                      key={active.id}
+                      turn={active.id}
+                      diff={chat.diffs.get(active.id)}
+                    />
+                  )}
+                </div>
               </div>
-            </div>
-          )}
+            )}
+          </ReadingContext.Provider>
           {props.children}
           {unsent.map(one => (
             <div

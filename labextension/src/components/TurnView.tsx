@@ -1,7 +1,8 @@
 import * as React from 'react';
-import type { PlanEntry, ToolCall } from '../events';
+import type { Counts, PlanEntry, ToolCall, TurnDiff } from '../events';
 import type { Item, Turn } from '../model';
 import { duration } from '../visible';
+import { ChangesLink, ChangesView } from './Changes';
 import { useEnvironment } from './environment';
 import { FileLink } from './FileLink';
 import { Icon } from './Icon';
@@ -169,8 +170,11 @@ export function Activity({ turn }: { turn: Turn }): JSX.Element {
   );
 }
 
-/** How a turn ended, in a line. */
+/** How a turn ended, in a line, and what it has changed. */
 export function TurnFoot(props: {
+  turn: string;
+  changes: Counts | null;
+  diff: TurnDiff | Error | undefined;
   stopReason: string;
   elapsedMs: number | null;
   error: string;
@@ -178,7 +182,8 @@ export function TurnFoot(props: {
   children?: React.ReactNode;
 }): JSX.Element {
   const { trans, chat } = useEnvironment();
-  const { stopReason, elapsedMs, error, isLast } = props;
+  const { turn, changes, diff, stopReason, elapsedMs, error, isLast } = props;
+  const [showsChanges, showChanges] = React.useState(false);
   const isStopped = stopReason === 'cancelled' || stopReason === 'interrupted';
   const reasons: { [reason: string]: string } = {
     cancelled: trans.__('Stopped'),
@@ -204,6 +209,13 @@ export function TurnFoot(props: {
               : reasons[stopReason]
             : time && trans.__('Worked for %1', time)}
         </span>
+        {changes && (
+          <ChangesLink
+            counts={changes}
+            isOpen={showsChanges}
+            onToggle={() => showChanges(!showsChanges)}
+          />
+        )}
         {props.children}
         {isLast && isStopped && (
           <button
@@ -214,6 +226,7 @@ export function TurnFoot(props: {
           </button>
         )}
       </div>
+      {showsChanges && <ChangesView turn={turn} diff={diff} />}
     </>
   );
 }

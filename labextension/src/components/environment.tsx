@@ -23,3 +23,6 @@ export function useEnvironment(): Environment {
   }
   return environment;
 }
+
+/** To be called where something unfolds that a person is going to read: it stays where it is, the end is not followed. */
+export const ReadingContext = React.createContext<() => void>(() => undefined);
