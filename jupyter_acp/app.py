@@ -19,6 +19,7 @@ from .coordinator import Coordinator, Settings
 from .events import JsonObject
 from .handlers import handlers
 from .handlers.base import ProjectAccess
+from .handlers.project_side import ProjectSide
 from .projects.local import LocalProjects
 from .session import Limits
 from .store import Store
@@ -69,6 +70,9 @@ class AcpExtension(ExtensionApp):
     runner_idle_timeout: Any = Float(
         86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
     ).tag(config=True)
+    serve_project: Any = Bool(
+        False, help="Whether a coordinator elsewhere may read, write and run in this server's root, with its token."
+    ).tag(config=True)
     end_turns_on_stop: Any = Bool(
         False, help="End running turns and idle agents when the server stops, instead of leaving them."
     ).tag(config=True)
@@ -96,6 +100,8 @@ class AcpExtension(ExtensionApp):
             kill_grace=self.kill_grace,
         )
         own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
+        hidden = (data.parent, runtime, *map(Path, own))
+        self.side = ProjectSide(root, hidden) if self.serve_project else None
         settings = Settings(
             runtime_dir=runtime,
             limits=limits,
@@ -105,7 +111,7 @@ class AcpExtension(ExtensionApp):
             upload_keep=self.upload_keep,
             log_days=self.log_days,
             log_bytes=self.log_bytes,
-            hidden=(data.parent, runtime, *map(Path, own)),
+            hidden=hidden,
             sandbox_network=self.sandbox_network,
             agent_idle_timeout=self.agent_idle_timeout,
             runner_idle_timeout=self.runner_idle_timeout,
@@ -124,14 +130,16 @@ class AcpExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
-        self.handlers.extend(handlers(self.access))
+        self.handlers.extend(handlers(self.access, self.side))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         await self.coordinator.ready()
 
     async def stop_extension(self) -> None:
-        """Let every session go."""
+        """Let every session go, and end the commands of a coordinator elsewhere."""
         await self.coordinator.stop()
+        if self.side is not None:
+            await self.side.stop()
 
     async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
         if data.get("action") == "rename":

@@ -88,8 +88,7 @@ class LocalExecutor:
 
     async def start(self) -> None:
         """See `Executor.start`. The root was opened when this was made."""
-        if self._stopped:
-            raise ExecutorError("the executor has been stopped")
+        self._check_running()
 
     async def poll(self) -> int | None:
         """See `Executor.poll`."""
@@ -106,10 +105,12 @@ class LocalExecutor:
 
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """See `Executor.read_text_file`."""
+        self._check_running()
         return await asyncio.to_thread(self._read, path, line, limit)
 
     async def write_text_file(self, path: str, text: str) -> None:
         """See `Executor.write_text_file`."""
+        self._check_running()
         await asyncio.to_thread(self._write, path, text)
 
     async def spawn(
@@ -125,6 +126,7 @@ class LocalExecutor:
         on_bytes: OnBytes | None = None,
     ) -> LocalCommand:
         """See `Executor.spawn`. `output_limit` is cut to `max_output_limit`. `on_bytes` gets all output as it is."""
+        self._check_running()
         limit = self._output_limit if output_limit is None else min(max(output_limit, 0), self._max_output_limit)
         identity = secrets.token_hex(8)
         environment = {**command_environment(self._environ), **(env or {})}
@@ -149,7 +151,7 @@ class LocalExecutor:
         )
         if self._stopped:  # while it started
             await started.close()
-            raise ExecutorError("the executor has been stopped")
+        self._check_running()
         self._commands.add(started)
         return started
 
@@ -161,6 +163,10 @@ class LocalExecutor:
         finally:
             await self._spawner.close()
             self._root.close()
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise ExecutorError("the executor has been stopped")
 
     async def _start(
         self, argv: list[str], run: Run, folder: int, environment: dict[str, str], identity: str
