@@ -11,7 +11,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_config_dir, jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
 from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, Dict, Float, Int, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, Unicode
 
 from . import __version__
 from .agentspec import Catalogue
@@ -23,6 +23,7 @@ from .handlers.project_side import ProjectSide
 from .projects.local import LocalProjects
 from .session import Limits
 from .store import Store
+from .terminaltabs import TerminalTabs
 
 _CONTENTS_EVENTS = "https://events.jupyter.org/jupyter_server/contents_service/v1"
 
@@ -63,6 +64,11 @@ class AcpExtension(ExtensionApp):
     sandbox_network: Any = Bool(True, help="Whether agents with restricted access have the machine's network.").tag(
         config=True
     )
+    delegated_commands: Any = Enum(
+        ("terminal", "pipe"),
+        "terminal",
+        help="How a command runs that an agent has us run: in a terminal that people can open, or by a pipe.",
+    ).tag(config=True)
     agent_idle_timeout: Any = Float(
         4 * 3600.0,
         help="Seconds without a request until a session's agent is ended, if it can resume or load; 0: never.",
@@ -113,15 +119,18 @@ class AcpExtension(ExtensionApp):
             log_bytes=self.log_bytes,
             hidden=hidden,
             sandbox_network=self.sandbox_network,
+            delegated_commands=self.delegated_commands,
             agent_idle_timeout=self.agent_idle_timeout,
             runner_idle_timeout=self.runner_idle_timeout,
         )
+        self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
         self.coordinator = Coordinator(
             store=Store(data),
             project=projects.projects()[0],
             catalogue=catalogue,
             settings=settings,
-            chat_manager=lambda: self.serverapp.web_app.settings.get("chat_manager") if self.serverapp else None,
+            chat_manager=lambda: self._of_server("chat_manager"),
+            started=self.tabs.add,
         )
         self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
         self.settings["acp_account"] = _account(self.serverapp.identity_provider)
@@ -137,9 +146,14 @@ class AcpExtension(ExtensionApp):
 
     async def stop_extension(self) -> None:
         """Let every session go, and end the commands of a coordinator elsewhere."""
+        await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
         await self.coordinator.stop()
         if self.side is not None:
             await self.side.stop()
+
+    def _of_server(self, name: str) -> Any | None:
+        """What another extension, loaded before or after this one, has put into the server's settings."""
+        return self.serverapp.web_app.settings.get(name) if self.serverapp else None
 
     async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
         if data.get("action") == "rename":

@@ -29,10 +29,12 @@ from .exceptions import (
 )
 from .host import AgentHost, Launch
 from .inbox import Inbox
+from .kernel_exec.base import Run
 from .kernel_exec.local import LocalExecutor
 from .kernel_exec.paths import Root
 from .kernel_exec.sandbox import Sandbox
 from .kernel_exec.sandbox import missing as sandbox_missing
+from .kernel_exec.terminals import Started
 from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
 from .records import SessionRow
@@ -68,6 +70,7 @@ class Settings:
     #: folders of this server that nobody with restricted access may see
     hidden: tuple[Path, ...] = ()
     sandbox_network: bool = True
+    delegated_commands: Run = "terminal"
     agent_idle_timeout: float = 4 * 3600.0
     runner_idle_timeout: float = 86400.0
 
@@ -81,6 +84,8 @@ class Coordinator:
         Opened by `ready`, closed by `stop`.
     chat_manager
         Gives jupyterlab-chat's manager where that is loaded: it then writes the chats that it has open.
+    started
+        Told of each delegated command that runs in a terminal.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Coordinator:
         catalogue: Catalogue,
         settings: Settings,
         chat_manager: Callable[[], object | None] = lambda: None,
+        started: Started = lambda identity, command: None,
     ) -> None:
         self.store = store
         self.project = project
@@ -98,6 +104,7 @@ class Coordinator:
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
+        self._started = started
         #: every kind of access, with why some cannot be had here
         self.access: list[JsonObject] = kinds("the server has not looked yet")
         self._retention = self._limits_of(store)
@@ -505,7 +512,14 @@ class Coordinator:
     def _delegation(self, session: Session) -> Delegation:
         executor = LocalExecutor(self.project.root, sandbox=lambda: self._sandbox(session.row))
         return Delegation.for_session(
-            session.row.id, executor, self.store, session.journal, session.inbox, lambda: session.host.connection
+            session.row.id,
+            executor,
+            self.store,
+            session.journal,
+            session.inbox,
+            lambda: session.host.connection,
+            run=self._settings.delegated_commands,
+            started=self._started,
         )
 
     def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:

@@ -16,8 +16,8 @@ from .exceptions import AgentError, ExecutorError, RequestError
 from .inbox import Inbox
 from .journal import Journal
 from .jsonrpc import Connection, RequestId
-from .kernel_exec.base import Executor
-from .kernel_exec.terminals import ClientTerminals
+from .kernel_exec.base import Executor, Run
+from .kernel_exec.terminals import ClientTerminals, Started
 from .records import delegated_ended, delegated_started
 from .store import Store
 
@@ -61,6 +61,9 @@ class Delegation:
         journal: Journal,
         inbox: Inbox,
         connection: Callable[[], Connection | None],
+        *,
+        run: Run,
+        started: Started,
     ) -> Delegation:
         """The delegation of one session, whose present connection `connection` gives."""
 
@@ -80,7 +83,7 @@ class Delegation:
             if found := connection():
                 await found.respond_error(request_id, code, message)
 
-        terminals = ClientTerminals(executor, emit)
+        terminals = ClientTerminals(executor, emit, run=run, started=started)
         inbox.delegated = terminals.made
         return cls(
             session_id,

@@ -12,10 +12,13 @@ from typing import TypeAlias
 
 from jupyter_acp.events import JsonObject, Kind
 from jupyter_acp.exceptions import BadRequest, Conflict, NotFound
-from jupyter_acp.kernel_exec.base import Command, Executor, Exit, finish_all
+from jupyter_acp.kernel_exec.base import Command, Executor, Exit, Run, finish_all
 
 Emit: TypeAlias = Callable[[Kind, JsonObject], Awaitable[None] | None]
 """Takes one event for the log. An awaitable result holds the command's output back."""
+
+Started: TypeAlias = Callable[[str, Command], None]
+"""Takes the id and the command of a terminal that a person can now watch and type into."""
 
 
 class ClientTerminals:
@@ -28,13 +31,27 @@ class ClientTerminals:
     emit
         Gets `terminal_output` and `terminal_exited`, in order, the latter once per terminal. Released terminals
         stay in the log, so a screen goes on showing them.
+    run
+        How the commands run.
+    started
+        Told of each that runs in a terminal.
     limit
         How many may be held at once. Beyond it the oldest that has ended makes room; if all run, `create` refuses.
     """
 
-    def __init__(self, executor: Executor, emit: Emit, *, limit: int = 64) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        emit: Emit,
+        *,
+        run: Run = "terminal",
+        started: Started = lambda identity, command: None,
+        limit: int = 64,
+    ) -> None:
         self._executor = executor
         self._emit = emit
+        self._run = run
+        self._started = started
         self._limit = limit
         self._commands: dict[str, Command] = {}  # by terminal id, oldest first
         self._made: set[str] = set()
@@ -69,6 +86,7 @@ class ClientTerminals:
         stops = self._stops
         started = await self._executor.spawn(
             [command, *args] if args else command,
+            run=self._run,
             cwd=cwd,
             env=env,
             output_limit=limit,
@@ -81,6 +99,8 @@ class ClientTerminals:
             await started.close()
             raise
         self._commands[identity] = started
+        if self._run == "terminal":
+            self._started(identity, started)
         if self._stops != stops:  # Stop came while it started
             await started.kill()
         return {"terminalId": identity}

@@ -71,4 +71,3 @@ def _lines(file: BinaryIO, encoding: str, line: int, limit: int | None, most: in
     finally:
         reader.detach()  # the file is closed by who opened it
     return "".join(taken)
-

@@ -11,6 +11,7 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { ChatFactory, ChatListPanel, ChatModelFactory, ChatPanel, Services } from './panel';
+import { TerminalTabs } from './terminals';
 import {
   chatIcon,
   CommandIDs,
@@ -66,6 +67,7 @@ function activate(
     trans,
     openFile: (path, line) =>
       void openFile(documents, path, line, trans.__('%1 is not in the project (yet).', path)),
+    tabs: new TerminalTabs(serviceManager.terminals, commands),
     openChat: path => documents.openOrReveal(path, FACTORY),
     newChat: () => void commands.execute(CommandIDs.create),
     activate: id => shell.activateById(id),

@@ -20,6 +20,7 @@ import type { Environment } from './components/environment';
 import { forAgents } from './components/Markdown';
 import type { Summary } from './events';
 import { getRoot, listSessions } from './restapi';
+import type { TerminalTabs } from './terminals';
 import { chatIcon } from './tokens';
 
 /** What the widgets need of JupyterLab. */
@@ -29,6 +30,7 @@ export interface Services {
   readonly rendermime: IRenderMimeRegistry;
   readonly trans: TranslationBundle;
   readonly openFile: (path: string, line: number | null) => void;
+  readonly tabs: TerminalTabs;
   readonly openChat: (path: string) => void;
   readonly newChat: () => void;
   readonly activate: (id: string) => void;
@@ -47,7 +49,8 @@ export class ChatPanel extends ReactWidget {
       chat,
       trans: services.trans,
       rendermime: forAgents(services.rendermime),
-      openFile: (path, line) => services.openFile(inProject(path, chat), line)
+      openFile: (path, line) => services.openFile(inProject(path, chat), line),
+      tabs: services.tabs
     };
     chat.asked.connect(this._onAsked, this);
     chat.changed.connect(this._onChanged, this);

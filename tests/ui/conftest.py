@@ -87,6 +87,11 @@ class Lab:
                         "kill_grace": 1.0,
                         "agents": {
                             "other": {"name": "Other agent", "command": [sys.executable, "-m", "jupyter_acp.testing"]},
+                            "delegating": {
+                                "name": "Delegating agent",
+                                "command": [sys.executable, "-m", "jupyter_acp.testing"],
+                                "placement": "host-delegated",
+                            },
                             "absent": {"name": "Absent agent", "command": ["there-is-no-such-agent"]},
                         },
                     },

@@ -5,13 +5,37 @@ import { useEnvironment } from './environment';
 
 const SHORT = 4000;
 
+/** Whether a command can be opened in a tab now. */
+function useCanOpen(id: string, mayBe: boolean): boolean {
+  const { tabs } = useEnvironment();
+  const [can, setCan] = React.useState(false);
+  React.useEffect(() => {
+    if (!mayBe) {
+      return;
+    }
+    let isCurrent = true;
+    void tabs.canOpen(id).then(found => {
+      if (isCurrent) {
+        setCan(found);
+      }
+    });
+    return () => {
+      isCurrent = false;
+    };
+  }, [id, mayBe, tabs]);
+  return can && mayBe;
+}
+
 /** A command's output with the theme's colours, and how it ended. */
 export const TerminalCard = React.memo(function TerminalCard(props: {
   id: string;
   terminal: Terminal;
+  /** Whether it runs at our side, for an agent that delegates. */
+  isDelegated: boolean;
 }) {
-  const { trans, rendermime } = useEnvironment();
+  const { trans, rendermime, tabs } = useEnvironment();
   const { id, terminal } = props;
+  const canOpen = useCanOpen(id, props.isDelegated && !terminal.ended);
   const [showsAll, showAll] = React.useState(false);
   const host = React.useRef<HTMLDivElement>(null);
   const isShort = showsAll || terminal.output.length <= SHORT;
@@ -55,6 +79,11 @@ export const TerminalCard = React.memo(function TerminalCard(props: {
             : terminal.exitCode === null
               ? trans.__('ended')
               : trans.__('exit status %1', terminal.exitCode)}
+        {canOpen && (
+          <button className="jp-acp-link" onClick={() => void tabs.open(id)}>
+            {trans.__('Open in terminal')}
+          </button>
+        )}
       </div>
     </div>
   );

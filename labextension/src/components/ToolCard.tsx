@@ -23,8 +23,12 @@ export function pretty(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value, null, 2);
 }
 
-function Content(props: { content: ToolContent; terminals: ReadonlyMap<string, Terminal> }) {
-  const { content, terminals } = props;
+function Content(props: {
+  content: ToolContent;
+  terminals: ReadonlyMap<string, Terminal>;
+  isDelegated: boolean;
+}) {
+  const { content, terminals, isDelegated } = props;
   switch (content.type) {
     case 'text':
       return <Markdown text={content.text} />;
@@ -34,7 +38,9 @@ function Content(props: { content: ToolContent; terminals: ReadonlyMap<string, T
       return <DiffView path={content.path} before={content.before} after={content.after} />;
     case 'terminal': {
       const terminal = terminals.get(content.terminalId);
-      return terminal ? <TerminalCard id={content.terminalId} terminal={terminal} /> : null;
+      return terminal ? (
+        <TerminalCard id={content.terminalId} terminal={terminal} isDelegated={isDelegated} />
+      ) : null;
     }
     default:
       return <pre className="jp-acp-raw">{pretty(content.raw)}</pre>;
@@ -108,9 +114,14 @@ export const ToolCard = React.memo(function ToolCard(props: {
             </details>
           )}
           {call.content.map((item, index) => (
-            <Content key={index} content={item} terminals={terminals} />
+            <Content
+              key={index}
+              content={item}
+              terminals={terminals}
+              isDelegated={call.route === 'delegated'}
+            />
           ))}
-          {own && !isNamed && <TerminalCard id={call.id} terminal={own} />}
+          {own && !isNamed && <TerminalCard id={call.id} terminal={own} isDelegated={false} />}
           {call.content.length === 0 &&
             !own &&
             (isObject(call.rawOutput) || typeof call.rawOutput === 'string') && (

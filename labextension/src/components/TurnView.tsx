@@ -92,7 +92,7 @@ function ItemView({ item, turn }: { item: Item; turn: Turn }): JSX.Element | nul
     case 'plan':
       return <PlanCard entries={item.entries} />;
     case 'content':
-      return <ContentView content={item.content} terminals={turn.terminals} />;
+      return <ContentView content={item.content} terminals={turn.terminals} isDelegated={false} />;
     case 'file':
       return (
         <div className="jp-acp-file-changed">

@@ -2,6 +2,7 @@ import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 import type { Chat } from '../chat';
+import type { TerminalTabs } from '../terminals';
 
 /** What every component of a chat may use. */
 export interface Environment {
@@ -10,6 +11,7 @@ export interface Environment {
   readonly rendermime: IRenderMimeRegistry;
   /** Open a file of the project, at a line counted from 1. */
   readonly openFile: (path: string, line: number | null) => void;
+  readonly tabs: TerminalTabs;
 }
 
 export const EnvironmentContext = React.createContext<Environment | null>(null);
