@@ -178,7 +178,7 @@ class CommandSocket(AcpSocket):
             if not self._asked:
                 self._asked = True
                 await self._start(told)
-            elif "more" in told:
+            elif set(told) == {"more"}:
                 self._credit = min(self._credit + _natural(told["more"]), WINDOW)
                 self._hold()
             else:

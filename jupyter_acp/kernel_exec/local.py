@@ -208,6 +208,7 @@ class LocalExecutor:
             if (sandbox := self._sandbox()) is not None:
                 if sandbox.workspace is None:
                     raise ExecutorError(f"{path}: cannot be written, this session has read-only access")
+                path = os.path.join(root.path, path)  # relative to the project, not to the workspace
                 root = root.beneath(str(sandbox.workspace))
                 stack.callback(root.close)
             before = None

@@ -120,7 +120,7 @@ class ServerExecutor:
             async with asyncio.timeout(self._start_timeout):
                 while True:
                     try:
-                        return await self._greet(_CALL)
+                        return await self._greet()
                     except Unreachable as exc:
                         reason = exc
                     await asyncio.sleep(_RETRY)
@@ -225,7 +225,7 @@ class ServerExecutor:
         workspace = None if sandbox.workspace is None else str(sandbox.workspace)
         return {"workspace": workspace, "network": sandbox.network}
 
-    async def _greet(self, timeout: float) -> None:
+    async def _greet(self, timeout: float | None = None) -> None:
         """Return where a project can be asked for things."""
         body = await self._fetch("GET", "", {}, timeout=timeout)
         try:
@@ -234,17 +234,27 @@ class ServerExecutor:
             raise ExecutorError(f"{self._place}: that is no project's server") from exc
 
     async def _fetch(
-        self, method: str, path: str, query: Mapping[str, bytes], body: bytes | None = None, timeout: float = _CALL
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, bytes],
+        body: bytes | None = None,
+        timeout: float | None = None,
     ) -> bytes:
         self._check_running()
         request = self._request("http", path + ("?" + urlencode(query, quote_via=quote) if query else ""))
-        request.method, request.body, request.request_timeout = method, body, timeout  # type: ignore[assignment]  # tornado: bytes, its own property
+        request.method, request.request_timeout = method, timeout or _CALL
+        request.body = body  # type: ignore[assignment]  # a property, which takes None as well
         if self._client is None:
             self._client = SimpleAsyncHTTPClient(
                 force_instance=True, max_clients=100, max_body_size=_MAX_BODY, max_buffer_size=_MAX_BODY, **self._way
             )
+        answering = self._client.fetch(request, raise_error=False)
         try:
-            response = await self._client.fetch(request, raise_error=False)
+            response = await asyncio.shield(answering)
+        except asyncio.CancelledError:
+            answering.add_done_callback(_hear)  # tornado would log as an error that nobody waits for it
+            raise
         except (HTTPClientError, OSError, ValueError) as exc:
             raise self._unreachable(exc) from exc
         if response.code >= 300:

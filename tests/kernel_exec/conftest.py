@@ -33,6 +33,13 @@ class Place:
         self.root = root
         self.make = make
 
+    @classmethod
+    def behind(cls, server: ProjectServer) -> Place:
+        """The project of a server, emptied."""
+        for entry in server.root.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        return cls(server.root, server.executor)
+
     def run(self, test: Test, **options: Any) -> None:
         """Run `test` with an executor, which is stopped at the end; nothing may stay open."""
 
@@ -121,7 +128,4 @@ def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "local":
         found: Place = request.getfixturevalue("local")
         return found
-    server: ProjectServer = request.getfixturevalue(f"{request.param}_server")
-    for entry in server.root.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    return Place(server.root, server.executor)
+    return Place.behind(request.getfixturevalue(f"{request.param}_server"))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from stack.process import TOKEN
 
 from jupyter_acp.exceptions import ExecutorError, PathOutside
 from jupyter_acp.kernel_exec.base import Executor, Exit, FileMissing
+from jupyter_acp.kernel_exec.sandbox import Sandbox
 
 from . import alive, until
 from .conftest import Place
@@ -482,3 +485,41 @@ def test_a_listener_that_is_stuck_does_not_save_the_command(place: Place, monkey
         assert not sleeping(place.root)
 
     place.run(test)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_access_confines_commands_and_writes(place: Place) -> None:
+    (place.root / "work").mkdir()
+    access: list[Sandbox | None] = []
+
+    async def test(here: Executor) -> None:
+        async def tried() -> tuple[str, list[str]]:
+            """What a command could write, and what a delegated write could."""
+            command = await here.spawn("echo x > by_command; echo x > work/by_command", cwd=".", run="pipe")
+            await command.wait()
+            for path in ("by_call", "work/by_call"):
+                with suppress(ExecutorError):
+                    await here.write_text_file(path, "x")
+            found = sorted(str(path.relative_to(place.root)) for path in place.root.rglob("by_*"))
+            for path in place.root.rglob("by_*"):
+                path.unlink()
+            return command.output()[0], found
+
+        def box(workspace: Path | None) -> Sandbox:
+            return Sandbox(project=place.root, workspace=workspace)
+
+        access.append(None)
+        assert await tried() == ("", ["by_call", "by_command", "work/by_call", "work/by_command"])
+        access.append(box(place.root / "work"))
+        said, found = await tried()
+        assert "Read-only" in said and found == ["work/by_call", "work/by_command"]
+        access.append(box(None))
+        assert (await tried())[1] == []
+        with pytest.raises(ExecutorError, match="read-only access"):
+            await here.write_text_file("a", "x")
+        access.append(box(place.root.parent))
+        for ask in (lambda: here.spawn("true"), lambda: here.write_text_file("a", "x")):
+            with pytest.raises(PathOutside):
+                await ask()
+
+    place.run(test, sandbox=lambda: access[-1])
