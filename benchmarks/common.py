@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jupyter_core.paths import jupyter_config_path
@@ -103,20 +104,32 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class Server:
     """A Jupyter Server with the extension, on loopback."""
 
-    def __init__(self, folder: Path, *, extensions: tuple[str, ...] = ("jupyter_acp",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        extensions: tuple[str, ...] = ("jupyter_acp",),
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         # Nothing that the environment enables besides: jupyter_lsp alone starts an npm of its own for a while.
         installed = ExtensionConfigManager(read_config_path=jupyter_config_path()).get_jpserver_extensions()
         names = dict.fromkeys(installed, False) | dict.fromkeys(extensions, True)
-        witness = {"witness": {"name": "Witness", "command": [sys.executable, "-m", "benchmarks.witness"]}}
-        witness["witness"]["env"] = {"PYTHONPATH": REPOSITORY}  # type: ignore[assignment]  # of another type, on purpose
+        agents = {
+            "witness": {
+                "name": "Witness",
+                "command": [sys.executable, "-m", "benchmarks.witness"],
+                "env": {"PYTHONPATH": REPOSITORY},
+            },
+            "delegating": {"name": "Delegating", "command": AGENT, "placement": "host-delegated"},
+        }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config").mkdir(exist_ok=True)
         (folder / "config" / "jupyter_server_config.json").write_text(
             json.dumps(
                 {
                     "ServerApp": {"jpserver_extensions": names},
-                    "AcpExtension": {"default_agent": "demo", "agents": witness},
+                    "AcpExtension": {"default_agent": "demo", "agents": agents, **settings},
                 }
             )
         )

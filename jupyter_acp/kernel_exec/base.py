@@ -158,6 +158,10 @@ class Tail:
         return len(self._data)
 
     def append(self, data: bytes) -> None:
+        if len(data) > self.limit:  # most of it would be copied for nothing
+            data = data[len(data) - self.limit :]
+            self._data.clear()
+            self.truncated = True
         self._data += data
         excess = len(self._data) - self.limit
         if excess > 0:

@@ -35,12 +35,13 @@ from jupyter_acp.kernel_exec.paths import Root
 from jupyter_acp.kernel_exec.sandbox import Sandbox
 from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
-_READ = 64 << 10  # bytes read before the loop does something else
+_PIPE = 1 << 20  # bytes that a pipe holds, if the system lets it
+# bytes read before the loop does something else: a terminal gives 4 KiB at a time, a pipe all that it holds
+_READ: dict[Run, int] = {"terminal": 64 << 10, "pipe": _PIPE}
 _DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
 _KILL_WITHIN = 5.0
 _WINDOW = (40, 120)
 _MAX_SIDE = 1 << 16
-_PIPE = 1 << 20  # bytes that a pipe holds
 
 
 class LocalExecutor:
@@ -393,7 +394,7 @@ class LocalCommand:
                     await self._end_of_output.wait()
 
     def _readable(self) -> None:
-        left = _READ
+        left = _READ[self._run]
         while left > 0:
             try:
                 data = os.read(self._ours, left)

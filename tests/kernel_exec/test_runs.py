@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from jupyter_acp.exceptions import ExecutorError
-from jupyter_acp.kernel_exec.base import Executor, Exit, Run
+from jupyter_acp.exceptions import ExecutorError, PathOutside
+from jupyter_acp.kernel_exec.base import Executor, Exit, FileMissing, Run
 from jupyter_acp.kernel_exec.local import LocalExecutor
+
+from . import alive
 
 PYTHON = sys.executable
 RUNS: tuple[Run, ...] = ("terminal", "pipe")
@@ -257,5 +261,173 @@ def test_what_runs_by_pipe_can_be_neither_watched_nor_typed_into(tmp_path: Path)
             for wrong in (command.write(b"x"), command.resize(24, 80)):
                 with pytest.raises(ExecutorError, match="no terminal"):
                     await wrong
+
+    run(test)
+
+
+@either
+def test_what_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, how: Run) -> None:
+    (tmp_path / "data").write_text("no program")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+    told: list[object] = []
+
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            for argv, why in (
+                (["no-such-program"], "not found"),
+                (["./data"], "not executable"),
+                (["./script"], "No such file"),
+                ([], "not found"),
+                (["echo", "a\0b"], "NUL"),
+                (["echo", "x" * 9_000_000], "too long"),
+            ):
+                with pytest.raises(ExecutorError, match=why):
+                    await here.spawn(argv, run=how, on_output=lambda *said: told.append(said), on_exit=told.append)
+
+    run(test)
+    assert told == []
+
+
+@either
+def test_nothing_starts_outside(tmp_path: Path, how: Run) -> None:
+    (tmp_path / "p" / "sub").mkdir(parents=True)
+    (tmp_path / "p" / "out").symlink_to(tmp_path)
+
+    async def test() -> None:
+        async with executor(tmp_path / "p") as here:
+            for outside in ("..", "out", "sub/../..", "/", str(tmp_path)):
+                with pytest.raises(PathOutside):
+                    await here.spawn("touch here", run=how, cwd=outside)
+            with pytest.raises(FileMissing):
+                await here.spawn("touch here", run=how, cwd="nowhere")
+
+    run(test)
+    assert not list(tmp_path.rglob("here"))
+
+
+@either
+def test_output_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            said: list[str] = []
+            command = await here.spawn(
+                r"printf '\377\376caf\351\0 \303\251\303'", run=how, on_output=lambda text, _: said.append(text)
+            )
+            await command.wait()
+            assert command.output() == ("\ufffd\ufffdcaf\ufffd\0 é\ufffd", False)
+            assert "".join(said) == command.output()[0]
+
+    run(test)
+
+
+# a gigabyte by pipe takes a second; a terminal gives 4 KiB at a time. Ten of them: `python -m benchmarks delegated`
+@pytest.mark.parametrize(("how", "size"), [("pipe", 1_000_000_000), ("terminal", 50_000_000)])
+def test_a_flood_without_a_line_end_leaves_its_tail_in_bounded_memory(tmp_path: Path, how: Run, size: int) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            said = 0
+            last = False, ""
+
+            def listen(text: str, lost: bool) -> None:
+                nonlocal said, last
+                said += len(text)
+                last = last[0] or lost, text
+
+            tracemalloc.start(1)
+            command = await here.spawn(
+                f"head -c {size} /dev/zero; printf end", run=how, output_limit=1000, on_output=listen
+            )
+            assert await command.wait() == Exit(code=0, signal=None)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 10 << 20
+            assert command.output() == ("\0" * 997 + "end", True)
+            assert last[0] and last[1].endswith("\0end")
+            assert said < size / 2
+
+    run(test)
+
+
+@either
+def test_a_million_short_lines_are_a_few_pieces_and_an_exact_tail(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            pieces: list[tuple[str, bool]] = []
+            command = await here.spawn(
+                "seq 1 1000000", run=how, on_output=lambda text, lost: pieces.append((text, lost))
+            )
+            await command.wait()
+            numbers = "".join(f"{number}\n" for number in range(900_000, 1_000_001))
+            tail, truncated = command.output()
+            assert truncated and len(tail) == 1 << 20 and tail.endswith(numbers)
+            assert len(pieces) < 500
+            whole = "".join(text for text, _ in pieces)
+            assert whole.startswith("1\n2\n") and whole.endswith(numbers[-1000:])
+            assert any(lost for _, lost in pieces) == (len(whole) < 6_888_896)
+
+    run(test)
+
+
+@either
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            ready = asyncio.Event()
+            line = "trap '' TERM HUP INT; echo $$; while :; do sleep 0.1; done"
+            command = await here.spawn(line, run=how, on_output=lambda *_: ready.set())
+            await ready.wait()
+            pid = int(command.output()[0])
+            began = time.monotonic()
+            await command.kill(grace=0.2)
+            assert 0.2 <= time.monotonic() - began < 5
+            assert command.exit == Exit(code=None, signal="SIGKILL")
+            assert not alive(pid)
+
+    run(test)
+
+
+@either
+def test_a_command_that_closes_its_output_is_followed_to_its_exit(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            command = await here.spawn("echo a; exec <&- >&- 2>&-; sleep 0.3; exit 5", run=how)
+            assert await command.wait() == Exit(code=5, signal=None)
+            assert command.output() == ("a\n", False)
+
+    run(test)
+
+
+@either
+def test_a_background_child_that_holds_the_output_does_not_hold_the_exit(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            command = await here.spawn("trap '' HUP; sleep 60 & echo $!; exit 4", run=how)
+            async with asyncio.timeout(10):
+                assert (await command.wait()).code == 4
+            child = int(command.output()[0])
+            assert alive(child)
+            await command.kill()
+            assert not alive(child)
+
+    run(test)
+
+
+@either
+def test_a_slow_listener_holds_the_command_back(tmp_path: Path, how: Run) -> None:
+    async def test() -> None:
+        async with executor(tmp_path) as here:
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slow(text: str, truncated: bool) -> None:
+                begun.set()
+                await go_on.wait()
+
+            command = await here.spawn("head -c 20000000 /dev/zero; touch done", run=how, on_output=slow)
+            await begun.wait()
+            await asyncio.wait([asyncio.ensure_future(command.wait())], timeout=1)
+            assert not (tmp_path / "done").exists(), "it was not held back"
+            go_on.set()
+            assert (await command.wait()).code == 0
 
     run(test)

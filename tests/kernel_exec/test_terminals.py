@@ -11,6 +11,7 @@ import pytest
 
 from jupyter_acp.events import JsonObject, Kind
 from jupyter_acp.exceptions import BadRequest, Conflict, ExecutorError, NotFound, PathOutside, RequestError
+from jupyter_acp.kernel_exec.base import Command, Run
 from jupyter_acp.kernel_exec.local import LocalExecutor
 from jupyter_acp.kernel_exec.terminals import ClientTerminals
 
@@ -20,11 +21,15 @@ from . import alive
 class Log:
     def __init__(self) -> None:
         self.events: list[tuple[Kind, JsonObject]] = []
+        self.started: dict[str, Command] = {}
         self._changed = asyncio.Event()
 
     def emit(self, kind: Kind, data: JsonObject) -> None:
         self.events.append((kind, data))
         self._changed.set()
+
+    def start(self, identity: str, command: Command) -> None:
+        self.started[identity] = command
 
     def of(self, kind: Kind) -> list[JsonObject]:
         return [data for found, data in self.events if found is kind]
@@ -38,10 +43,10 @@ class Log:
 Test = Callable[[ClientTerminals, Log], Awaitable[None]]
 
 
-def run(root: Path, test: Test, *, limit: int = 64) -> None:
+def run(root: Path, test: Test, *, how: Run = "terminal", limit: int = 64) -> None:
     async def limited() -> None:
         executor, log = LocalExecutor(root), Log()
-        terminals = ClientTerminals(executor, log.emit, limit=limit)
+        terminals = ClientTerminals(executor, log.emit, run=how, started=log.start, limit=limit)
         try:
             await asyncio.wait_for(test(terminals, log), 20)
         finally:
@@ -53,7 +58,8 @@ def run(root: Path, test: Test, *, limit: int = 64) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_a_terminal_from_create_to_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["terminal", "pipe"])
+def test_a_terminal_from_create_to_release(tmp_path: Path, how: Run) -> None:
     async def test(terminals: ClientTerminals, log: Log) -> None:
         created = await terminals.handle(
             "terminal/create",
@@ -80,8 +86,9 @@ def test_a_terminal_from_create_to_release(tmp_path: Path) -> None:
         assert log.events[-1][0] is Kind.TERMINAL_EXITED
         with pytest.raises(NotFound):
             await terminals.output(created)
+        assert list(log.started) == ([id] if how == "terminal" else [])
 
-    run(tmp_path, test)
+    run(tmp_path, test, how=how)
 
 
 def test_a_command_without_args_is_a_line_for_the_shell(tmp_path: Path) -> None:
@@ -166,7 +173,8 @@ def test_malformed_parameters_are_the_agents_mistake(tmp_path: Path, params: Jso
     run(tmp_path, test)
 
 
-def test_what_cannot_start_or_starts_outside_leaves_no_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["terminal", "pipe"])
+def test_what_cannot_start_or_starts_outside_leaves_no_terminal(tmp_path: Path, how: Run) -> None:
     async def test(terminals: ClientTerminals, log: Log) -> None:
         with pytest.raises(ExecutorError, match="not found"):
             await terminals.create({"command": "no-such-program", "args": ["x"]})
@@ -175,11 +183,13 @@ def test_what_cannot_start_or_starts_outside_leaves_no_terminal(tmp_path: Path) 
         with pytest.raises(RequestError):
             await terminals.handle("terminal/resize", {})
         assert log.events == []
+        assert log.started == {}
 
-    run(tmp_path, test)
+    run(tmp_path, test, how=how)
 
 
-def test_stop_ends_all_and_what_ended_ones_left_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["terminal", "pipe"])
+def test_stop_ends_all_and_what_ended_ones_left_behind(tmp_path: Path, how: Run) -> None:
     async def test(terminals: ClientTerminals, log: Log) -> None:
         running = await terminals.create({"command": "sleep 60"})
         ended = await terminals.create({"command": "trap '' HUP; sleep 60 & echo $!"})
@@ -192,7 +202,7 @@ def test_stop_ends_all_and_what_ended_ones_left_behind(tmp_path: Path) -> None:
         created = await terminals.create({"command": "echo again"})
         assert (await terminals.wait_for_exit(created))["exitCode"] == 0
 
-    run(tmp_path, test)
+    run(tmp_path, test, how=how)
 
 
 def test_a_command_that_starts_during_stop_is_stopped_too(tmp_path: Path) -> None:
