@@ -15,7 +15,19 @@ from pathlib import Path
 
 from .common import Figure
 
-NAMES = ("stream", "first", "long_chat", "crowd", "stop", "output", "delegated", "loading", "retention", "reattach")
+NAMES = (
+    "stream",
+    "first",
+    "long_chat",
+    "crowd",
+    "stop",
+    "output",
+    "delegated",
+    "executors",
+    "loading",
+    "retention",
+    "reattach",
+)
 
 
 def machine() -> str:

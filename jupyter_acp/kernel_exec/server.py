@@ -47,7 +47,7 @@ REASONS: dict[str, type[ExecutorError]] = {
 }
 """What went wrong over there, by the name that it has on the way; the most exact first."""
 
-WINDOW = 1 << 20  # bytes of a command's output that may be on their way
+WINDOW = 2 << 20  # bytes of a command's output that may be on their way
 _MORE = WINDOW // 4
 _PIECE = 64 << 10  # bytes that are typed at once
 _CONNECT = 5.0  # seconds
