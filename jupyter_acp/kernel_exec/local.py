@@ -264,6 +264,7 @@ class LocalCommand:
         self._free = asyncio.Event()
         self._free.set()
         self._holds = 0
+        self._taken = 0  # bytes
         self._end_of_output = asyncio.Event()
         self._typing = asyncio.Lock()
         self._writable = asyncio.Event()
@@ -384,9 +385,10 @@ class LocalCommand:
         return Exit.of(await self._process.wait())
 
     async def _drain(self) -> None:
-        """Read what was printed before the exit. Something else may hold the terminal: then for a moment only."""
-        holds = -1
-        while holds != self._holds and not self._end_of_output.is_set():
+        """Read what was printed before the exit. Something else may hold the output: then for a moment only."""
+        holds, most = -1, self._taken + _PIPE
+        # what was held back meanwhile is waited for, but no more than can have been there
+        while holds != self._holds and self._taken < most and not self._end_of_output.is_set():
             await self._free.wait()
             holds = self._holds
             with suppress(TimeoutError):
@@ -406,6 +408,7 @@ class LocalCommand:
                 self._finish_reading()
                 break
             left -= len(data)
+            self._taken += len(data)
             self._output.take(data)
         if self._output.full:
             self._pause()

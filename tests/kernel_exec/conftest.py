@@ -18,7 +18,7 @@ from stack.process import ServerProcess
 
 from jupyter_acp.kernel_exec.base import Executor
 from jupyter_acp.kernel_exec.local import LocalExecutor
-from jupyter_acp.kernel_exec.server import ServerExecutor
+from jupyter_acp.kernel_exec.server import WINDOW, ServerExecutor
 
 PLANTED = {"MARK_API_KEY": "planted", "JUPYTER_MARK": "planted"}
 """What the environment of a project's side has and its commands must not see."""
@@ -27,18 +27,22 @@ Test = Callable[[Executor], Awaitable[None]]
 
 
 class Place:
-    """A project, and the executors for it that `make` makes."""
+    """A project, and the executors for it that `make` makes.
 
-    def __init__(self, root: Path, make: Callable[..., Executor]) -> None:
+    `ahead`: bytes that a command can print, by pipe, before a listener that is stuck holds it back; not all are taken.
+    """
+
+    def __init__(self, root: Path, make: Callable[..., Executor], *, ahead: int = 1_000_000) -> None:
         self.root = root
         self.make = make
+        self.ahead = ahead
 
     @classmethod
     def behind(cls, server: ProjectServer) -> Place:
         """The project of a server, emptied."""
         for entry in server.root.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        return cls(server.root, server.executor)
+        return cls(server.root, server.executor, ahead=WINDOW + 500_000)
 
     def run(self, test: Test, **options: Any) -> None:
         """Run `test` with an executor, which is stopped at the end; nothing may stay open."""

@@ -18,7 +18,7 @@ import pytest
 from stack.process import TOKEN
 
 from jupyter_acp.exceptions import ExecutorError, PathOutside
-from jupyter_acp.kernel_exec.base import Executor, Exit, FileMissing
+from jupyter_acp.kernel_exec.base import Executor, Exit, FileMissing, Run
 from jupyter_acp.kernel_exec.sandbox import Sandbox
 
 from . import alive, until
@@ -276,6 +276,37 @@ def test_a_listener_that_does_not_keep_up_holds_the_command_back(place: Place) -
         assert len((place.root / "at").read_text().split()) == 6000
 
     place.run(test, output_limit=20_000)
+
+
+def test_output_is_whole_however_long_after_the_exit_it_is_taken(place: Place) -> None:
+    async def test(here: Executor) -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(text: str, truncated: bool) -> None:
+            begun.set()
+            await go_on.wait()
+
+        line = f"head -c {place.ahead} /dev/zero; echo end; touch done"
+        command = await here.spawn(line, run="pipe", on_output=slow)
+        await begun.wait()
+        await until(lambda: (place.root / "done").exists())
+        await asyncio.wait([asyncio.ensure_future(command.wait())], timeout=0.5)
+        assert command.exit is None
+        go_on.set()
+        assert (await command.wait()).code == 0
+        assert command.output()[0].endswith("\0end\n")
+
+    place.run(test, output_limit=20_000)
+
+
+@pytest.mark.parametrize("how", ["terminal", "pipe"])
+def test_a_background_child_that_prints_on_does_not_hold_the_exit(place: Place, how: Run) -> None:
+    async def test(here: Executor) -> None:
+        command = await here.spawn("trap '' HUP; cat /dev/zero & exit 4", run=how)
+        async with asyncio.timeout(10):
+            assert (await command.wait()).code == 4
+
+    place.run(test)
 
 
 def test_a_listener_that_fails_does_not_lose_the_exit(place: Place, caplog: pytest.LogCaptureFixture) -> None:
