@@ -129,8 +129,12 @@ class _Terminal:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if isinstance(exc, ExecutorError):
             log.info("terminal=%s %s", self.term_name, exc)  # it has ended meanwhile
+        else:
+            log.error("terminal=%s", self.term_name, exc_info=exc)
 
 
 class _Screens:

@@ -288,9 +288,9 @@ class LocalCommand:
     async def write(self, data: bytes) -> None:
         """See `Command.write`. Waits while the terminal takes no more, until the command reads or ends."""
         async with self._typing:
+            self._check_running()
             left = memoryview(data)
             while left:
-                self._check_running()
                 try:
                     left = left[os.write(self._ours, left) :]
                 except BlockingIOError:
@@ -301,6 +301,7 @@ class LocalCommand:
                     finally:
                         if self._ours >= 0:
                             self._loop.remove_writer(self._ours)
+                    self._check_running()
                 except OSError as exc:
                     raise ExecutorError(f"command {self.id}: {exc.strerror}") from exc
 
@@ -464,7 +465,7 @@ def _open_terminal() -> tuple[int, int]:
 def _open_pipe() -> tuple[int, int]:
     ours, theirs = os.pipe()
     if sys.platform == "linux":
-        with suppress(OSError):  # the person's pipes have all the room that they may have
+        with suppress(OSError):  # the pipes of a person may have only so much room in all
             fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIPE)
     return ours, theirs
 

@@ -4,13 +4,12 @@ Our own extension is there too and does the work with a `LocalExecutor` (`handle
 command has a WebSocket to itself, which is its life line: where the socket is lost, that side ends the command with all
 that it started.
 
-Up the socket, in JSON: first `{command, run, cwd, env, sandbox}`; then `{more: n}`, so many bytes may be printed beyond
-those before; and `{call: id, kill|resize|write: ...}`. Down it: output as binary frames, and in JSON `{started}` or
-`{error}`, `{answer: id, error?}`, and `{exited}` after the last output. The socket is always read, so that an answer
-never waits behind output: it is `more` that holds a command back.
+Up the socket, in JSON: first `{command, run, cwd, env, sandbox, more}`; then `{more: n}`, so many bytes of output may be
+sent beyond those before; and `{call: id, kill|resize|write: ...}`. Down it: output as binary frames, and in JSON
+`{started}` or `{error}`, `{answer: id, error?}`, and `{exited}` after the last output. The socket is always read, so
+that no answer waits behind output: it is the want of `more` that holds a command back.
 
-A project's own people could put something else in its server's place: what comes from there is checked, bounded and
-never followed.
+Whoever uses a project could put something else in its server's place: what comes from there is checked and bounded.
 """
 
 from __future__ import annotations
@@ -388,8 +387,8 @@ class ServerCommand:
     async def write(self, data: bytes) -> None:
         """See `Command.write`. Waits while the terminal takes no more, until the command reads or ends."""
         async with self._typing:
+            self._check_running()
             for start in range(0, len(data), _PIECE):
-                self._check_running()
                 await self._call("write", base64.b64encode(data[start : start + _PIECE]).decode())
 
     async def resize(self, rows: int, columns: int) -> None:
@@ -435,7 +434,7 @@ class ServerCommand:
         self._output.end_watching()
 
     def received(self, message: str | bytes | None) -> None:
-        """The next frame, or None for the end of the connection."""
+        """Take the next frame, or None for the end of the connection."""
         if message is None:
             self._lose("the connection to the project's server was lost")
         elif isinstance(message, bytes):

@@ -181,9 +181,9 @@ def test_what_is_typed_arrives_whole_and_waits_for_who_does_not_read(place: Plac
         "import os, tty, time\n"
         "tty.setraw(0); print('ready', flush=True)\n"
         "while not os.path.exists('go'): time.sleep(0.01)\n"
-        "n = 0\n"
-        "while n < 2_000_000: n += len(os.read(0, 65536))\n"
-        "print('got', n)\n"
+        "got = b''\n"
+        "while len(got) < 2_000_000: got += os.read(0, 65536)\n"
+        "print('got', len(got), got.find(b'y'), got.rfind(b'x'))\n"
     )
 
     async def test(here: Executor) -> None:
@@ -191,26 +191,31 @@ def test_what_is_typed_arrives_whole_and_waits_for_who_does_not_read(place: Plac
         command = await here.spawn([PYTHON, "-c", code])
         command.watch(watcher)
         await watcher.sees(b"ready")
-        typing = [asyncio.ensure_future(command.write(b"x" * 1_000_000)) for _ in range(2)]
+        typing = [asyncio.ensure_future(command.write(key * 1_000_000)) for key in (b"x", b"y")]
         await asyncio.wait(typing, timeout=0.2)
         assert not any(typed.done() for typed in typing), "nobody has read it"
         (place.root / "go").touch()
         await asyncio.gather(*typing)
         await command.wait()
-        assert watcher.data.endswith(b"got 2000000\n")
+        assert watcher.data.endswith(b"got 2000000 1000000 999999\n")
 
     place.run(test)
 
 
-def test_who_types_into_what_ends_meanwhile_or_has_ended_is_told(place: Place) -> None:
+@pytest.mark.parametrize("left_behind", ["", "trap '' HUP; sleep 60 & "], ids=["nothing", "a child at the terminal"])
+def test_who_types_into_what_ends_meanwhile_or_has_ended_is_told(place: Place, left_behind: str) -> None:
+    line = f"{left_behind}stty raw -echo; echo ready; while ! test -e go; do sleep 0.02; done"
+
     async def test(here: Executor) -> None:
         watcher = Watcher()
-        command = await here.spawn([PYTHON, "-c", "import tty, time; tty.setraw(0); print(1, flush=1); time.sleep(9)"])
+        command = await here.spawn(line)
         command.watch(watcher)
-        await watcher.sees(b"1")
+        await watcher.sees(b"ready")
         typing = asyncio.ensure_future(command.write(b"x" * 1_000_000))
         await asyncio.wait([typing], timeout=0.1)
-        await command.kill()
+        (place.root / "go").touch()
+        await asyncio.wait([typing], timeout=10)
+        assert typing.done()
         with pytest.raises(ExecutorError, match="has ended"):
             await typing
         for late in (command.write(b"x"), command.resize(24, 80)):
@@ -225,7 +230,7 @@ def test_what_runs_by_pipe_can_be_neither_watched_nor_typed_into(place: Place) -
         command = await here.spawn("sleep 60", run="pipe")
         with pytest.raises(ExecutorError, match="no terminal"):
             command.watch(Watcher())
-        for wrong in (command.write(b"x"), command.resize(24, 80)):
+        for wrong in (command.write(b""), command.write(b"x"), command.resize(24, 80)):
             with pytest.raises(ExecutorError, match="no terminal"):
                 await wrong
 

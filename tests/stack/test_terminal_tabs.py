@@ -85,6 +85,11 @@ async def begun(chat: Any, script: str, *, says: str = "ready") -> str:
     return str((await chat.until(has_said))["data"]["terminal_id"])
 
 
+def running(line: str) -> bool:
+    """Whether a process of this command line runs."""
+    return line.split() in [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+
+
 async def test_a_running_command_is_watched_and_typed_into_and_its_end_is_told(chat: Any, terminals: Any) -> None:
     name = await begun(chat, "printf 'ready\\r\\nline\\n'; read x; echo \"got $x\"; read x; exit 3")
     assert re.fullmatch(r"term_\w+", name)
@@ -105,7 +110,7 @@ async def test_a_running_command_is_watched_and_typed_into_and_its_end_is_told(c
 
 
 async def test_closing_a_tab_does_not_end_the_command_and_another_shows_the_same(chat: Any, terminals: Any) -> None:
-    name = await begun(chat, "echo ready; read x; echo on; sleep 60")
+    name = await begun(chat, "echo ready; read x; echo on; exec sleep 60")
     first, second = await terminals.open(name), await terminals.open(name)
     await second.sees("ready")
     await first.close()
@@ -156,8 +161,7 @@ async def test_shutting_it_down_ends_the_command_with_its_tree_and_never_blocks_
     tab = await terminals.open(name)
     assert await terminals.delete(name) == 204
     await tab.sees("[ended by SIGKILL]\r\n<disconnect>")
-    left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
-    assert ["sleep", "4321"] not in left and ["sleep", "4322"] not in left
+    assert not running("sleep 4321") and not running("sleep 4322")
     assert await terminals.names() == []
     await chat.until_kind("turn_ended")
     assert chat.of("terminal_exited")[-1]["signal"] == "SIGKILL"
@@ -168,7 +172,7 @@ async def test_all_terminals_are_shut_down_at_once_ours_among_them(
     chat: Any, drive: Any, terminals: Any, jp_fetch: Any
 ) -> None:
     other = await drive.open("b.chat", agent="delegating")
-    names = [await begun(chat, "echo ready; sleep 60"), await begun(other, "echo ready; sleep 60")]
+    names = [await begun(chat, "echo ready; exec sleep 60"), await begun(other, "echo ready; exec sleep 60")]
     stock = json.loads((await jp_fetch("api", "terminals", method="POST", body="{}")).body)["name"]
     assert await terminals.names() == [*names, stock]
     await asyncio.gather(*(terminals.delete(name) for name in (*names, stock)))
@@ -178,7 +182,7 @@ async def test_all_terminals_are_shut_down_at_once_ours_among_them(
 
 
 async def test_culling_of_idle_terminals_spares_a_command_that_runs(chat: Any, drive: Any, terminals: Any) -> None:
-    name = await begun(chat, "echo ready; sleep 60")
+    name = await begun(chat, "echo ready; exec sleep 60")
     manager = drive.server.web_app.settings["terminal_manager"]
     manager.cull_inactive_timeout = 60
     manager.terminals[name].last_activity = datetime(2020, 1, 1, tzinfo=UTC)
@@ -191,25 +195,14 @@ async def test_culling_of_idle_terminals_spares_a_command_that_runs(chat: Any, d
 async def test_when_the_server_stops_nothing_of_ours_is_left_to_jupyters_own_end_of_terminals(
     chat: Any, drive: Any, terminals: Any
 ) -> None:
-    name = await begun(chat, "echo ready; sleep 60")
+    name = await begun(chat, "echo ready; exec sleep 4323")
     [extension] = drive.server.extension_manager.extension_apps["jupyter_acp"]
     manager = drive.server.web_app.settings["terminal_manager"]
     closing = asyncio.ensure_future(extension.tabs.close())
     ending = asyncio.ensure_future(manager.terminate_all())  # fails on a name that has gone since it looked
     await asyncio.gather(closing, ending)
     assert name not in await terminals.names()
-    assert not chat.of("terminal_exited")
-
-
-async def test_a_flood_is_shown_in_part_and_its_end_whole(chat: Any, terminals: Any) -> None:
-    name = await begun(chat, "echo ready; read x; yes 0123456789 | head -c 30000000; echo; echo END; sleep 60")
-    tab = await terminals.open(name)
-    await tab.sees("ready")
-    await tab.send("stdin", "\r")
-    await tab.sees("END")
-    assert "[… output was left out …]" in tab.text
-    assert len(tab.text) < 20_000_000
-    await terminals.delete(name)
+    assert running("sleep 4323"), "its session ends it, or goes on with it"
 
 
 async def test_who_may_not_have_terminals_has_none_of_these_either(
@@ -219,7 +212,7 @@ async def test_who_may_not_have_terminals_has_none_of_these_either(
         def is_authorized(self, handler: Any, user: Any, action: str, resource: str) -> bool:
             return resource != "terminals"
 
-    name = await begun(chat, "echo ready; sleep 60")
+    name = await begun(chat, "echo ready; exec sleep 60")
     settings = drive.server.web_app.settings
     with monkeypatch.context() as patch:
         patch.setitem(settings, "authorizer", NoTerminals(parent=drive.server))
@@ -247,7 +240,7 @@ class TestByPipe:
         return jp_server_config
 
     async def test_a_command_runs_without_a_terminal_and_none_is_listed(self, chat: Any, terminals: Any) -> None:
-        name = await begun(chat, "test -t 0 || test -t 1 || echo ready; sleep 60")
+        name = await begun(chat, "test -t 0 || test -t 1 || echo ready; exec sleep 60")
         assert await terminals.names() == []
         with pytest.raises(HTTPClientError, match="404"):
             await terminals.open(name)
