@@ -4,8 +4,8 @@ Our own extension is there too and does the work with a `LocalExecutor` (`handle
 command has a WebSocket to itself, which is its life line: where the socket is lost, that side ends the command with all
 that it started.
 
-Up the socket, in JSON: first `{command, run, cwd, env, sandbox, more}`; then `{more: n}`, so many bytes of output may be
-sent beyond those before; and `{call: id, kill|resize|write: ...}`. Down it: output as binary frames, and in JSON
+Up the socket, in JSON: first `{command, run, cwd, env, sandbox, more}`; then `{more: n}`, so many bytes of output may
+be sent beyond those before; and `{call: id, kill|resize|write: ...}`. Down it: output as binary frames, and in JSON
 `{started}` or `{error}`, `{answer: id, error?}`, and `{exited}` after the last output. The socket is always read, so
 that no answer waits behind output: it is the want of `more` that holds a command back.
 
