@@ -179,7 +179,7 @@ class CommandSocket(AcpSocket):
                 self._asked = True
                 await self._start(told)
             elif set(told) == {"more"}:
-                self._credit = min(self._credit + _natural(told["more"]), WINDOW)
+                self._credit += _natural(told["more"])
                 self._hold()
             else:
                 self._call(told)
@@ -196,7 +196,7 @@ class CommandSocket(AcpSocket):
 
     async def _start(self, told: JsonObject) -> None:
         asked = _asked(told)
-        self._credit = min(_natural(told["more"]), WINDOW)
+        self._credit = _natural(told["more"])
         self._side.confine(told["sandbox"])
         try:
             command = await self._side.executor.spawn(**asked, on_bytes=self._output, on_exit=self._exited)
