@@ -53,7 +53,7 @@ _CONNECT = 5.0  # seconds
 _CALL = 60.0
 _POLL = 5.0
 _KILL_WITHIN = 5.0
-_PING = 20.0  # a connection that is gone without a word is given up after twice that
+_PING = 60.0  # a connection that is gone without a word is given up after twice that
 _RETRY = 0.05
 _MAX_BODY = 64 << 20
 _MAX_FRAME = 4 << 20
@@ -266,8 +266,9 @@ class ServerExecutor:
             websocket_connect(
                 self._request("ws", "/commands"),
                 on_message_callback=command.received,
-                ping_interval=_PING,
-                ping_timeout=_PING,
+                # the end of a unix socket is always told
+                ping_interval=None if self._socket else _PING,
+                ping_timeout=None if self._socket else _PING,
                 max_message_size=_MAX_FRAME,
                 **self._way,
             )
