@@ -23,6 +23,7 @@ NAMES = (
     "stop",
     "output",
     "delegated",
+    "executors",
     "loading",
     "retention",
     "reattach",

@@ -19,6 +19,7 @@ from .coordinator import Coordinator, Settings
 from .events import JsonObject
 from .handlers import handlers
 from .handlers.base import ProjectAccess
+from .handlers.project_side import ProjectSide
 from .projects.local import LocalProjects
 from .session import Limits
 from .store import Store
@@ -75,6 +76,9 @@ class AcpExtension(ExtensionApp):
     runner_idle_timeout: Any = Float(
         86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
     ).tag(config=True)
+    serve_project: Any = Bool(
+        False, help="Whether a coordinator elsewhere may read, write and run in this server's root, with its token."
+    ).tag(config=True)
     end_turns_on_stop: Any = Bool(
         False, help="End running turns and idle agents when the server stops, instead of leaving them."
     ).tag(config=True)
@@ -102,6 +106,8 @@ class AcpExtension(ExtensionApp):
             kill_grace=self.kill_grace,
         )
         own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
+        hidden = (data.parent, runtime, *map(Path, own))
+        self.side = ProjectSide(root, hidden) if self.serve_project else None
         settings = Settings(
             runtime_dir=runtime,
             snapshots=data.parent / "snapshots",
@@ -112,7 +118,7 @@ class AcpExtension(ExtensionApp):
             upload_keep=self.upload_keep,
             log_days=self.log_days,
             log_bytes=self.log_bytes,
-            hidden=(data.parent, runtime, *map(Path, own)),
+            hidden=hidden,
             sandbox_network=self.sandbox_network,
             delegated_commands=self.delegated_commands,
             agent_idle_timeout=self.agent_idle_timeout,
@@ -134,15 +140,17 @@ class AcpExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
-        self.handlers.extend(handlers(self.access))
+        self.handlers.extend(handlers(self.access, self.side))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         await self.coordinator.ready()
 
     async def stop_extension(self) -> None:
-        """Let every session go."""
+        """Let every session go, and end the commands of a coordinator elsewhere."""
         await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
         await self.coordinator.stop()
+        if self.side is not None:
+            await self.side.stop()
 
     def _of_server(self, name: str) -> Any | None:
         """What another extension, loaded before or after this one, has put into the server's settings."""

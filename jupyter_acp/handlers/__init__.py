@@ -7,6 +7,7 @@ from typing import Any
 from .base import ProjectAccess
 from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
 from .events import EventsHandler, SubscribeHandler
+from .project_side import CommandSocket, FilesHandler, ProjectSide, ProjectSideHandler
 from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
 from .sessions import (
     ForkHandler,
@@ -62,6 +63,18 @@ ROUTES: list[tuple[str, type[Any]]] = [
 ]
 
 
-def handlers(access: ProjectAccess) -> list[tuple[str, type[Any], dict[str, Any]]]:
+#: only where this server serves its project to a coordinator elsewhere
+PROJECT_SIDE: list[tuple[str, type[Any]]] = [
+    (r"/project-side", ProjectSideHandler),
+    (r"/project-side/files", FilesHandler),
+    (r"/project-side/commands", CommandSocket),
+]
+
+
+def handlers(access: ProjectAccess, side: ProjectSide | None = None) -> list[tuple[str, type[Any], dict[str, Any]]]:
     """The table for tornado, below the server's base URL."""
-    return [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
+    table: list[tuple[str, type[Any], dict[str, Any]]]
+    table = [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
+    if side is not None:
+        table += [("/api/acp" + pattern, handler, {"side": side}) for pattern, handler in PROJECT_SIDE]
+    return table

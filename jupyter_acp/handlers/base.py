@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, cast
 
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import APIHandler
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
+from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
+from tornado.websocket import WebSocketHandler
 
 from ..coordinator import Coordinator
 from ..events import JsonObject, encode
@@ -55,7 +58,11 @@ class AcpHandler(APIHandler):
         """After Jupyter's own checks."""
         await super().prepare(**kwargs)
         if not self._finished:
-            await self.access.ready()
+            await self.ready()
+
+    async def ready(self) -> None:
+        """Return once the request can be answered."""
+        await self.access.ready()
 
     @property
     def username(self) -> str:
@@ -126,6 +133,24 @@ class AcpHandler(APIHandler):
             super().log_exception(*args)
 
 
+class AcpSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
+    """Base of the WebSockets."""
+
+    auth_resource = AUTH_RESOURCE
+
+    async def check(self, action: str) -> None:
+        """Authenticate and authorize, as every socket must before it is opened."""
+        if self.current_user is None:
+            raise web.HTTPError(403)
+        if not await _ensure(self.authorizer.is_authorized(self, self.current_user, action, self.auth_resource)):
+            raise web.HTTPError(403)
+
+    async def open(self, *args: Any, **kwargs: Any) -> None:
+        super().open(*args, **kwargs)
+        # Else the kernel holds a small frame back until the client has acknowledged the one before, up to 40 ms.
+        self.set_nodelay(True)
+
+
 def route(method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """Authenticate and authorize, as every route must."""
 
@@ -149,3 +174,7 @@ def user_json(user: Any, settings: dict[str, Any]) -> JsonObject:
     fields = ("username", "name", "display_name", "initials", "avatar_url", "color")
     found = {field: getattr(user, field, None) for field in fields}
     return {field: value for field, value in found.items() if value}
+
+
+async def _ensure(value: Any) -> bool:
+    return bool(await value) if asyncio.iscoroutine(value) or asyncio.isfuture(value) else bool(value)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from jupyter_server.base.handlers import JupyterHandler
-from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketClosedError
 
 from ..exceptions import AcpError, RequestError
 from ..projects.base import Role
-from .base import AUTH_RESOURCE, AcpHandler, ProjectAccess, route, username
+from .base import AcpHandler, AcpSocket, ProjectAccess, route, username
 
 
 class EventsHandler(AcpHandler):
@@ -26,23 +24,15 @@ class EventsHandler(AcpHandler):
         self.finish_events(await coordinator.store.read(session_id, after, limit))
 
 
-class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
+class SubscribeHandler(AcpSocket):
     """WS …/events/subscribe: JSON arrays of events, the backlog first."""
-
-    auth_resource = AUTH_RESOURCE
 
     def initialize(self, access: ProjectAccess) -> None:
         self.access = access
         self._sending: asyncio.Task[None] | None = None
 
-    async def pre_get(self) -> None:
-        if self.current_user is None:
-            raise web.HTTPError(403)
-        if not await _ensure(self.authorizer.is_authorized(self, self.current_user, "read", self.auth_resource)):
-            raise web.HTTPError(403)
-
     async def get(self, project_id: str, session_id: str) -> None:
-        await self.pre_get()
+        await self.check("read")
         try:
             await self.access.ready()
             name = username(self.current_user, self.settings)
@@ -60,9 +50,7 @@ class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         await super().get(project_id, session_id)
 
     async def open(self, *args: Any, **kwargs: Any) -> None:
-        super().open(*args, **kwargs)
-        # Else the kernel holds a small frame back until the client has acknowledged the one before, up to 40 ms.
-        self.set_nodelay(True)
+        await super().open(*args, **kwargs)
         self._sending = asyncio.create_task(self._send(), name="acp-subscriber")
 
     async def _send(self) -> None:
@@ -82,7 +70,3 @@ class SubscribeHandler(WebSocketMixin, WebSocketHandler, JupyterHandler):
         if self._sending is not None:
             self._sending.cancel()
         super().on_close()
-
-
-async def _ensure(value: Any) -> bool:
-    return bool(await value) if asyncio.iscoroutine(value) or asyncio.isfuture(value) else bool(value)

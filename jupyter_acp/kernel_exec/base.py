@@ -1,6 +1,6 @@
 """What every executor promises, and what they share: exit status, the tail of an output, a command's environment.
 
-No I/O. A second executor (a headless jupyter-server) keeps the same contract and passes the same tests.
+No I/O. `local` and `server` (a project behind a headless Jupyter server) keep the contract, and pass the same tests.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import inspect
-import logging
 import os
 import secrets
 import shutil
@@ -29,22 +27,17 @@ from jupyter_acp.kernel_exec.base import (
     OnExit,
     OnOutput,
     Run,
-    Tail,
-    TextStream,
     command_environment,
     finish_all,
 )
+from jupyter_acp.kernel_exec.output import Output
 from jupyter_acp.kernel_exec.paths import Root
 from jupyter_acp.kernel_exec.sandbox import Sandbox
 from jupyter_acp.kernel_exec.spawner import Child, Spawner
 
-_log = logging.getLogger(__name__)
-
 _PIPE = 1 << 20  # bytes that a pipe holds, if the system lets it
 # bytes read before the loop does something else: a terminal gives 4 KiB at a time, a pipe all that it holds
 _READ: dict[Run, int] = {"terminal": 64 << 10, "pipe": _PIPE}
-_MERGE = 0.05  # seconds between two pieces of output, at least
-_RATE = 2 << 20  # bytes per second of pieces, at most; the rest is dropped from their start
 _DRAIN = 0.25  # seconds for the last output after the exit, when something else holds the terminal
 _KILL_WITHIN = 5.0
 _WINDOW = (40, 120)
@@ -96,8 +89,7 @@ class LocalExecutor:
 
     async def start(self) -> None:
         """See `Executor.start`. The root was opened when this was made."""
-        if self._stopped:
-            raise ExecutorError("the executor has been stopped")
+        self._check_running()
 
     async def poll(self) -> int | None:
         """See `Executor.poll`."""
@@ -114,10 +106,12 @@ class LocalExecutor:
 
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """See `Executor.read_text_file`."""
+        self._check_running()
         return await asyncio.to_thread(self._read, path, line, limit)
 
     async def write_text_file(self, path: str, text: str) -> None:
         """See `Executor.write_text_file`."""
+        self._check_running()
         await asyncio.to_thread(self._write, path, text)
 
     async def spawn(
@@ -130,8 +124,10 @@ class LocalExecutor:
         output_limit: int | None = None,
         on_output: OnOutput | None = None,
         on_exit: OnExit | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> LocalCommand:
-        """See `Executor.spawn`. `output_limit` is cut to `max_output_limit`."""
+        """See `Executor.spawn`. `output_limit` is cut to `max_output_limit`. `on_bytes` gets all output as it is."""
+        self._check_running()
         limit = self._output_limit if output_limit is None else min(max(output_limit, 0), self._max_output_limit)
         identity = secrets.token_hex(8)
         environment = {**command_environment(self._environ), **(env or {})}
@@ -147,15 +143,16 @@ class LocalExecutor:
             run,
             ours,
             theirs,
-            tail=Tail(limit),
-            pending=Tail(self._output_limit),
+            limit=limit,
+            pending=self._output_limit,
             on_output=on_output,
             on_exit=on_exit,
+            on_bytes=on_bytes,
             on_close=self._commands.discard,
         )
         if self._stopped:  # while it started
             await started.close()
-            raise ExecutorError("the executor has been stopped")
+        self._check_running()
         self._commands.add(started)
         return started
 
@@ -167,6 +164,10 @@ class LocalExecutor:
         finally:
             await self._spawner.close()
             self._root.close()
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise ExecutorError("the executor has been stopped")
 
     async def _start(
         self, argv: list[str], run: Run, folder: int, environment: dict[str, str], identity: str
@@ -208,6 +209,7 @@ class LocalExecutor:
             if (sandbox := self._sandbox()) is not None:
                 if sandbox.workspace is None:
                     raise ExecutorError(f"{path}: cannot be written, this session has read-only access")
+                path = os.path.join(root.path, path)  # relative to the project, not to the workspace
                 root = root.beneath(str(sandbox.workspace))
                 stack.callback(root.close)
             before = None
@@ -235,15 +237,15 @@ class LocalCommand:
         ours: int,
         theirs: int,
         *,
-        tail: Tail,
-        pending: Tail,
+        limit: int,
+        pending: int,
         on_output: OnOutput | None,
         on_exit: OnExit | None,
+        on_bytes: OnBytes | None,
         on_close: Callable[[LocalCommand], None],
     ) -> None:
         self.id = identity
         self.pid = process.pid
-        self.exit: Exit | None = None
         self._process = process
         self._run = run
         self._ours = ours
@@ -251,44 +253,37 @@ class LocalCommand:
         if run == "pipe":
             self._let_theirs_go()
         # a terminal's is held till the exit: a command that lets it go would else be hung up, and may open it again
-        self._tail = tail
-        self._pending = pending
-        self._text = TextStream()
-        self._on_output = on_output
-        self._on_exit = on_exit
+        self._output = Output(
+            identity, limit=limit, pending=pending, on_output=on_output, on_exit=on_exit, on_room=self._resume
+        )
+        if on_bytes is not None:
+            self._output.watch(on_bytes)
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._reading = False
-        self._delivering = False
-        self._drained = False  # from here on output is dropped
-        self._news = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+        self._holds = 0
+        self._taken = 0  # bytes
         self._end_of_output = asyncio.Event()
-        self._watchers: dict[object, OnBytes] = {}
-        self._watched = False  # to the end
         self._typing = asyncio.Lock()
         self._writable = asyncio.Event()
         self._resume()
         self._task = asyncio.create_task(self._follow(), name=f"command {identity}")
 
+    @property
+    def exit(self) -> Exit | None:
+        """See `Command.exit`."""
+        return self._output.exit
+
     def output(self) -> tuple[str, bool]:
         """See `Command.output`."""
-        return self._tail.text(final=self._drained)
+        return self._output.text()
 
     def watch(self, listener: OnBytes) -> Callable[[], None]:
         """See `Command.watch`."""
         self._check_terminal()
-        if tail := self._tail.data():
-            listener(tail)
-        if self._watched:
-            listener(b"")
-            return lambda: None
-        key = object()
-        self._watchers[key] = listener
-
-        def stop() -> None:
-            self._watchers.pop(key, None)
-
-        return stop
+        return self._output.watch(listener)
 
     async def write(self, data: bytes) -> None:
         """See `Command.write`. Waits while the terminal takes no more, until the command reads or ends."""
@@ -316,6 +311,16 @@ class LocalCommand:
         if not (0 < rows < _MAX_SIDE and 0 < columns < _MAX_SIDE):
             raise ExecutorError(f"a terminal cannot have {rows} rows and {columns} columns")
         termios.tcsetwinsize(self._ours, (rows, columns))
+
+    def hold(self, held: bool) -> None:
+        """Read nothing while `held`: what it prints waits in its terminal or pipe, and then it waits itself."""
+        if held:
+            self._holds += 1
+            self._free.clear()
+            self._pause()
+        else:
+            self._free.set()
+            self._resume()
 
     async def wait(self) -> Exit:
         """See `Command.wait`."""
@@ -351,7 +356,7 @@ class LocalCommand:
             await asyncio.gather(self._task, return_exceptions=True)
             self._let_theirs_go()
             self._finish_reading()
-            self._finish_watching()
+            self._output.end_watching()
 
     def _check_terminal(self) -> None:
         if self._run != "terminal":
@@ -359,7 +364,7 @@ class LocalCommand:
 
     def _check_running(self) -> None:
         self._check_terminal()
-        if self.exit is not None or self._ours < 0:
+        if self._process.returncode is not None or self._ours < 0:
             raise ExecutorError(f"command {self.id} has ended")
 
     def _failure(self) -> BaseException | None:
@@ -367,49 +372,29 @@ class LocalCommand:
 
     async def _follow(self) -> None:
         """Deliver what comes, then the exit."""
-        exited = asyncio.create_task(self._process.wait())
-        exited.add_done_callback(lambda _: self._news.set())
+        exited = asyncio.create_task(self._ended())
         try:
-            while not exited.done():
-                await self._news.wait()
-                self._news.clear()
-                size = await self._deliver()
-                if size:
-                    await asyncio.wait([exited], timeout=max(_MERGE, size / _RATE))
-            self._let_theirs_go()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_DRAIN):
-                    await self._end_of_output.wait()
-            self._drained = True
-            await self._deliver(final=True)
-            self.exit = Exit.of(exited.result())
+            await self._output.deliver(until=exited)
             self._writable.set()  # who still types learns that it is too late
-            self._finish_watching()
-            if self._on_exit is not None:
-                await self._call(self._on_exit, self.exit)
+            self._let_theirs_go()
+            await self._drain()
+            await self._output.finish(exited.result())
         finally:
             exited.cancel()
 
-    async def _deliver(self, *, final: bool = False) -> int:
-        if self._on_output is None:
-            return 0
-        data, lost = self._pending.take()
-        text = self._text.decode(data, after_gap=lost, final=final)
-        if text or lost:
-            self._delivering = True
-            await self._call(self._on_output, text, lost)
-            self._delivering = False
-        self._resume()
-        return len(data)
+    async def _ended(self) -> Exit:
+        return Exit.of(await self._process.wait())
 
-    async def _call(self, listener: Callable[..., object], *args: object) -> None:
-        """A listener's mistake must not keep the command from being followed to its end."""
-        try:
-            result = listener(*args)
-            if inspect.isawaitable(result):
-                await result
-        except Exception:
-            _log.exception("command=%s a listener failed", self.id)
+    async def _drain(self) -> None:
+        """Read what was printed before the exit. Something else may hold the output: then for a moment only."""
+        holds, most = -1, self._taken + _PIPE
+        # what was held back meanwhile is waited for, but no more than can have been there
+        while holds != self._holds and self._taken < most and not self._end_of_output.is_set():
+            await self._free.wait()
+            holds = self._holds
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN):
+                    await self._end_of_output.wait()
 
     def _readable(self) -> None:
         left = _READ[self._run]
@@ -424,30 +409,10 @@ class LocalCommand:
                 self._finish_reading()
                 break
             left -= len(data)
-            if not self._drained:
-                self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        self._tail.append(data)
-        self._show(data)
-        if self._on_output is not None:
-            self._pending.append(data)
-            self._news.set()
-            if self._delivering and len(self._pending) >= self._pending.limit:
-                self._pause()
-
-    def _show(self, data: bytes) -> None:
-        for listener in tuple(self._watchers.values()):
-            try:
-                listener(data)
-            except Exception:
-                _log.exception("command=%s a watcher failed", self.id)
-
-    def _finish_watching(self) -> None:
-        if not self._watched:
-            self._watched = True
-            self._show(b"")
-            self._watchers.clear()
+            self._taken += len(data)
+            self._output.take(data)
+        if self._output.full:
+            self._pause()
 
     def _pause(self) -> None:
         if self._reading:
@@ -455,7 +420,7 @@ class LocalCommand:
             self._reading = False
 
     def _resume(self) -> None:
-        if not self._reading and self._ours >= 0:
+        if not self._reading and self._free.is_set() and self._ours >= 0:
             self._loop.add_reader(self._ours, self._readable)
             self._reading = True
 

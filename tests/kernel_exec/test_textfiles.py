@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from jupyter_acp.exceptions import ExecutorError
+from jupyter_acp.kernel_exec.base import Executor
 from jupyter_acp.kernel_exec.local import LocalExecutor
 
-from .test_runs import executor, run
+from .conftest import Place
 
 MARKED = {
     "utf-8": b"\xef\xbb\xbf",
@@ -24,51 +25,48 @@ marked = pytest.mark.parametrize("encoding", MARKED)
 
 
 @marked
-def test_a_file_with_a_mark_is_read_without_it(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "a").write_bytes(MARKED[encoding] + TEXT.encode(encoding))
+def test_a_file_with_a_mark_is_read_without_it(place: Place, encoding: str) -> None:
+    (place.root / "a").write_bytes(MARKED[encoding] + TEXT.encode(encoding))
 
-    async def test() -> None:
-        async with executor(tmp_path) as here:
-            assert await here.read_text_file("a") == TEXT
-            assert await here.read_text_file("a", limit=1) == "é 1\r\n"
-            assert await here.read_text_file("a", line=2, limit=1) == "\u2028😀2\n"
-            assert await here.read_text_file("a", line=3) == "\n\ufeff3\r4\x0b\x855"
-            assert await here.read_text_file("a", line=5) == ""
+    async def test(here: Executor) -> None:
+        assert await here.read_text_file("a") == TEXT
+        assert await here.read_text_file("a", limit=1) == "é 1\r\n"
+        assert await here.read_text_file("a", line=2, limit=1) == "\u2028😀2\n"
+        assert await here.read_text_file("a", line=3) == "\n\ufeff3\r4\x0b\x855"
+        assert await here.read_text_file("a", line=5) == ""
 
-    run(test)
+    place.run(test)
 
 
 @marked
-def test_a_file_with_a_mark_is_written_back_as_it_was(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "a").write_bytes(MARKED[encoding] + "old".encode(encoding))
+def test_a_file_with_a_mark_is_written_back_as_it_was(place: Place, encoding: str) -> None:
+    (place.root / "a").write_bytes(MARKED[encoding] + "old".encode(encoding))
 
-    async def test() -> None:
-        async with executor(tmp_path) as here:
-            for given in (TEXT, "\ufeff" + TEXT):
-                await here.write_text_file("a", given)
-                assert (tmp_path / "a").read_bytes() == MARKED[encoding] + TEXT.encode(encoding)
-            await here.write_text_file("a", "")
-            assert (tmp_path / "a").read_bytes() == MARKED[encoding]
-            assert await here.read_text_file("a") == ""
-            with pytest.raises(ExecutorError, match="surrogates"):
-                await here.write_text_file("a", "\ud800")
+    async def test(here: Executor) -> None:
+        for given in (TEXT, "\ufeff" + TEXT):
+            await here.write_text_file("a", given)
+            assert (place.root / "a").read_bytes() == MARKED[encoding] + TEXT.encode(encoding)
+        await here.write_text_file("a", "")
+        assert (place.root / "a").read_bytes() == MARKED[encoding]
+        assert await here.read_text_file("a") == ""
+        with pytest.raises(ExecutorError, match="surrogates"):
+            await here.write_text_file("a", "\ud800")
 
-    run(test)
+    place.run(test)
 
 
-def test_a_file_without_a_mark_is_utf8_to_the_byte(tmp_path: Path) -> None:
-    (tmp_path / "latin").write_bytes(b"caf\xe9")
+def test_a_file_without_a_mark_is_utf8_to_the_byte(place: Place) -> None:
+    (place.root / "latin").write_bytes(b"caf\xe9")
 
-    async def test() -> None:
-        async with executor(tmp_path) as here:
-            for name in ("new", "latin", "new"):
-                await here.write_text_file(name, TEXT)
-                assert (tmp_path / name).read_bytes() == TEXT.encode()
-                assert await here.read_text_file(name) == TEXT
-            await here.write_text_file("other", "\ufeffx")
-            assert (tmp_path / "other").read_bytes() == b"\xef\xbb\xbfx", "whoever writes a mark means it"
+    async def test(here: Executor) -> None:
+        for name in ("new", "latin", "new"):
+            await here.write_text_file(name, TEXT)
+            assert (place.root / name).read_bytes() == TEXT.encode()
+            assert await here.read_text_file(name) == TEXT
+        await here.write_text_file("other", "\ufeffx")
+        assert (place.root / "other").read_bytes() == b"\xef\xbb\xbfx", "whoever writes a mark means it"
 
-    run(test)
+    place.run(test)
 
 
 @pytest.mark.parametrize(
@@ -85,27 +83,24 @@ def test_a_file_without_a_mark_is_utf8_to_the_byte(tmp_path: Path) -> None:
     ],
     ids=["latin-1", "nul", "no mark", "half a character", "lone surrogate", "beyond Unicode", "nul in UTF-16", "bad"],
 )
-def test_what_is_no_text_is_an_error_whatever_its_mark_says(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a").write_bytes(data)
+def test_what_is_no_text_is_an_error_whatever_its_mark_says(place: Place, data: bytes) -> None:
+    (place.root / "a").write_bytes(data)
 
-    async def test() -> None:
-        async with executor(tmp_path) as here:
-            for line in (None, 1):
-                with pytest.raises(ExecutorError, match=r"^a: not .*text"):
-                    await here.read_text_file("a", line)
+    async def test(here: Executor) -> None:
+        for line in (None, 1):
+            with pytest.raises(ExecutorError, match=r"^a: not .*text"):
+                await here.read_text_file("a", line)
 
-    run(test)
+    place.run(test)
 
 
 def test_lines_that_are_skipped_take_no_memory_however_long_they_are(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * (64 << 20) + b"\nend")
 
-    async def test() -> None:
-        here = LocalExecutor(tmp_path, file_limit=1 << 20)
+    async def test(here: Executor) -> None:
         tracemalloc.start(1)
         assert await here.read_text_file("a", line=2) == "end"
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
         tracemalloc.stop()
-        await here.stop()
 
-    run(test)
+    Place(tmp_path, lambda: LocalExecutor(tmp_path, file_limit=1 << 20)).run(test)

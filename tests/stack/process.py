@@ -8,8 +8,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from conftest import Drive
@@ -24,7 +25,15 @@ class ServerProcess:
     """The server, its folders, and a `Drive` for it."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], *, name: str = "config", under: Sequence[str] = ()
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        name: str = "config",
+        under: Sequence[str] = (),
+        sock: str | None = None,
+        extensions: Mapping[str, bool] = MappingProxyType({}),
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.root = folder / "project"
@@ -34,19 +43,19 @@ class ServerProcess:
         self._config = config
         self._name = name
         self._under = under
+        self._environ = environ
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         (folder / name).mkdir()
+        listening = {"ip": "127.0.0.1", "port": self.port, "port_retries": 0}
         settings = {
             "ServerApp": {
                 "root_dir": str(self.root),
-                "ip": "127.0.0.1",
-                "port": self.port,
-                "port_retries": 0,
                 "open_browser": False,
                 "allow_root": True,
-                "jpserver_extensions": {"jupyter_acp": True},
+                "jpserver_extensions": {**extensions, "jupyter_acp": True},
+                **(listening if sock is None else {"sock": sock}),
             },
             "AcpExtension": {"default_agent": "demo", "cancel_grace": 1.0, "kill_grace": 1.0, **config},
         }
@@ -65,6 +74,7 @@ class ServerProcess:
             return
         environment = {
             **os.environ,
+            **self._environ,
             "JUPYTER_TOKEN_FILE": str(self.folder / "token"),
             "JUPYTER_CONFIG_DIR": str(self.folder / self._name),
             "JUPYTER_DATA_DIR": str(self.folder / "data"),

@@ -7,15 +7,22 @@ import pytest
 from jupyter_server.auth.authorizer import Authorizer
 from tornado.httpclient import HTTPClientError
 
-from jupyter_acp.handlers import ROUTES
+from jupyter_acp.handlers import PROJECT_SIDE, ROUTES
 
 METHODS = ("get", "post", "patch", "put", "delete")
 CALLS = [
     (re.sub(r"\(\?P<\w+>\[\^/\]\+\)", "local", pattern.replace("/?", "")), method.upper())
-    for pattern, handler in ROUTES
+    for pattern, handler in ROUTES + PROJECT_SIDE
     for method in METHODS
     if method in vars(handler)
 ]
+
+
+@pytest.fixture
+def jp_server_config(jp_server_config: dict[str, Any]) -> dict[str, Any]:
+    """Every route that there is."""
+    jp_server_config["AcpExtension"]["serve_project"] = True
+    return jp_server_config
 
 
 class Nobody(Authorizer):
@@ -55,18 +62,19 @@ async def test_a_route_that_the_authorizer_refuses_is_forbidden(
     status, _ = await drive.request(method, *path.strip("/").split("/"), body=None if method == "GET" else {})
     assert status == 403
     assert {resource for _, resource in nobody.asked} == {"acp"}
-    assert {action for action, _ in nobody.asked} == {"read" if method == "GET" else "write"}
+    action = "execute" if path == "/project-side/commands" else "read" if method == "GET" else "write"
+    assert {asked for asked, _ in nobody.asked} == {action}
 
 
-async def test_the_event_stream_is_refused_by_token_and_by_authorizer(
-    drive: Any, nobody: Any, jp_ws_fetch: Any
+@pytest.mark.parametrize("path", ["projects/local/sessions/x/events/subscribe", "project-side/commands"])
+async def test_a_socket_is_refused_by_token_and_by_authorizer(
+    drive: Any, nobody: Any, jp_ws_fetch: Any, path: str
 ) -> None:
-    path = ("api", "acp", "projects", "local", "sessions", "x", "events", "subscribe")
     with pytest.raises(HTTPClientError) as refused:
-        await jp_ws_fetch(*path)
+        await jp_ws_fetch("api/acp", path)
     assert refused.value.code == 403
     with pytest.raises(HTTPClientError) as anonymous:
-        await jp_ws_fetch(*path, headers={"Authorization": "token wrong"})
+        await jp_ws_fetch("api/acp", path, headers={"Authorization": "token wrong"})
     assert anonymous.value.code == 403
 
 
