@@ -89,9 +89,15 @@ def test_what_a_turn_changed_is_counted_at_its_end_and_after_a_reload_and_shown_
     fold = changes.get_by_role("button", name="Changes of changed.txt")
     fold.click()
     expect(table).to_have_count(0)
-    file(changes, "changed.txt").locator(".jp-acp-file-link").click()
-    expect(chat.page.locator(".jp-FileEditor .cm-content")).to_contain_text("LINE 2")
-    expect(chat.page.get_by_role("button", name="Ln 2, Col 1")).to_be_visible()
+
+
+def test_a_path_opens_the_file_at_the_first_line_that_was_changed(chat: Chat, lab: Lab) -> None:
+    (lab.root / "changed-place.txt").write_text("".join(f"line {n}\n" for n in range(1, 41)))
+    look(chat)
+    changes = open_changes(chat.run("/shell sed -i 's/line 20/LINE 20/; 30d' changed-place.txt"))
+    file(changes, "changed-place.txt").locator(".jp-acp-file-link").click()
+    expect(chat.page.locator(".jp-FileEditor .cm-content")).to_contain_text("LINE 20")
+    expect(chat.page.get_by_role("button", name="Ln 20, Col 1")).to_be_visible()
 
 
 def test_files_are_reverted_on_disk_and_one_that_was_changed_since_says_why_not(
