@@ -58,7 +58,8 @@ class Moment(NamedTuple):
 class Turn:
     """A running turn: where it may write, relative to the root, what it has changed so far, and what it does.
 
-    `incomplete` is why not all that it changed is known; `began` is the moment from
+    `unsure` are files that were changed between its beginning and the look at it: what a person did to them just before
+    is not known. `incomplete` is why not all that it changed is known; `began` is the moment from
     which on changes are credited, None once what was before it is sorted out.
     """
 
@@ -66,6 +67,7 @@ class Turn:
     touched: dict[str, Touch] = field(default_factory=dict)
     delegated: set[str] = field(default_factory=set)
     reported: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
     incomplete: str | None = None
     began: Moment | None = None
     _open: dict[str, frozenset[str] | None] = field(default_factory=dict)
@@ -122,6 +124,7 @@ class Turn:
             self._named |= claim
 
     def _touch(self, path: str, before: Entry | None, after: Entry | None, shared: bool) -> None:
+        shared = shared or path in self.unsure
         known = self.touched.get(path)
         if known is None:
             self.touched[path] = Touch(before, after, shared)

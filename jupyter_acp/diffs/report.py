@@ -176,9 +176,18 @@ def _parsed(output: bytes) -> list[FileChange]:
 
 
 def _split(patch: bytes) -> list[bytes]:
-    """One patch per file: every other line of a patch begins with another character."""
-    parts = (b"\n" + patch).split(b"\ndiff --git ")[1:]
-    return [b"diff --git " + part.removesuffix(b"\n") + b"\n" for part in parts]
+    """One patch per file: every other line of a patch begins with another character.
+
+    A file that became a link, or the reverse, is told as removed and as new, which stay together.
+    """
+    found: list[bytes] = []
+    for part in (b"\n" + patch).split(b"\ndiff --git ")[1:]:
+        whole = b"diff --git " + part.removesuffix(b"\n") + b"\n"
+        if found and found[-1].split(b"\n", 1)[0] == whole.split(b"\n", 1)[0]:
+            found[-1] += whole
+        else:
+            found.append(whole)
+    return found
 
 
 def totals(files: Sequence[FileChange]) -> JsonObject | None:

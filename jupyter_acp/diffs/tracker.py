@@ -18,6 +18,7 @@ import logging
 import math
 import os
 import stat
+import sys
 import time
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -45,8 +46,9 @@ REPORTED = 100
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
-# The clock that file systems stamp files with: it may be some milliseconds behind the other.
-_STAMPS = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+# The clock that file systems stamp files with, at the earliest: on Linux CLOCK_REALTIME_COARSE, which is some milliseconds
+# behind the other and has no name in Python.
+_STAMPS = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 
 Result = TypeVar("Result")
 
@@ -73,6 +75,8 @@ class ChangeTracker:
         self._looked: set[str] = set()
         # since when nothing was changed in a folder, by the monotonic clock in nanoseconds
         self._clean: dict[str, int] = {}
+        # what the newest look has found and left to the next one
+        self._later: set[str] = set()
         self._turns: dict[str, Turn] = {}
         self._saved: set[str] = set()
         #: why nothing can be compared; None where it can
@@ -85,7 +89,7 @@ class ChangeTracker:
     async def prepare(self, scope: str) -> None:
         """Look at a folder for the first time, which costs as much as it holds. Returns at once when that was done."""
         if scope not in self._looked:
-            await self._alone(self._look(_now(), [scope]))
+            await self._alone(self._look(Moment(EVER, _now().clock), [scope]))
 
     def begin(self, name: str, scope: str) -> None:
         """A turn begins to work, now, in a folder of the project (relative to its root); `settle` follows soon."""
@@ -100,7 +104,7 @@ class ChangeTracker:
         turn = self._turns[name] = Turn(scope)
         try:
             saved = json.loads(self._place(name).read_bytes())
-            turn.delegated = set(saved["delegated"])
+            turn.delegated, turn.unsure = set(saved["delegated"]), set(saved["unsure"])
             turn.touched = {path: Touch.from_json(data) for path, data in saved["touched"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             turn.incomplete = UNKNOWN
@@ -234,7 +238,10 @@ class ChangeTracker:
     async def _settle(self) -> None:
         for name, turn in list(self._turns.items()):
             if (began := turn.began) is not None:
-                await self._look(began, [turn.scope])
+                # the first look holds the prompt back, so all that it finds was there before
+                first = turn.scope not in self._looked
+                await self._look(Moment(EVER, began.clock) if first else began, [turn.scope])
+                turn.unsure = {path for path in self._later if turn.within(path)}
                 turn.began = None
                 turn.incomplete = self.missing
                 self._write_down(name)
@@ -250,7 +257,7 @@ class ChangeTracker:
             return
         everywhere = sorted({*scopes, *(turn.scope for turn in self._turns.values())})
         if not named and all(self._clean.get(scope, 0) > until.clock for scope in everywhere):
-            everywhere, differing = [], {}  # others have looked since, and credited all there was
+            everywhere, differing, self._later = [], {}, set()  # others have looked since, and credited all there was
         else:
             try:
                 differing = await self._differing(until.stamp, everywhere, named)
@@ -317,7 +324,8 @@ class ChangeTracker:
         if any(LARGE in (entry and entry.mode for entry in pair) for pair in differing.values()):
             versions = {path: entry.blob for path, entry in self._index.items() if entry.mode == LARGE}
             await asyncio.to_thread(self._large.write_text, encode(versions))
-        if len(found) == len(sorted_out):
+        self._later = found - sorted_out.keys()
+        if not self._later:
             self._clean.update(dict.fromkeys(scopes, clock))
         return differing
 
@@ -413,7 +421,7 @@ class ChangeTracker:
         with suppress(OSError):  # needed only after a crash
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.with_suffix(".new")
-            temporary.write_text(encode({"touched": touched, "delegated": sorted(turn.delegated)}))
+            temporary.write_text(encode({"touched": touched, "delegated": [*turn.delegated], "unsure": [*turn.unsure]}))
             temporary.replace(place)
 
     def _place(self, name: str) -> Path:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,14 @@ class Project:
 
     def read(self, path: str) -> str:
         return (self.root / path).read_text()
+
+    async def begin(self, name: str, scope: str = ".") -> None:
+        """A turn begins, and is looked at, some time after whatever happened before, by the file system's clock too."""
+        now = time.time_ns()
+        while _now().stamp <= now:
+            await asyncio.to_thread(os.sched_yield)
+        self.tracker.begin(name, scope)
+        await self.tracker.settle()
 
     async def ended(self, name: str) -> dict[str, str]:
         """By path the kind of change, and what else there is to say of it."""
@@ -76,15 +85,13 @@ def project(tmp_path: Path) -> Project:
 
 
 async def test_a_turn_that_changed_nothing_leaves_nothing(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     assert await project.ended("s/t1") == {}
     assert await project.tracker.shadow.records() == {}
 
 
 async def test_new_changed_removed_and_renamed_files_are_told_with_their_lines(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "one\n2\nthree\nfour\n")
     project.write("new/n.txt", "n\n")
     (project.root / "sub/c.txt").unlink()
@@ -101,19 +108,16 @@ async def test_new_changed_removed_and_renamed_files_are_told_with_their_lines(p
 
 
 async def test_what_a_person_did_between_turns_is_nobodys(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     await project.ended("s/t1")
     project.write("a.txt", "mine\n")
-    project.tracker.begin("s/t2", ".")
-    await project.tracker.settle()
+    await project.begin("s/t2")
     project.write("sub/c.txt", "agent's\n")
     assert await project.ended("s/t2") == {"sub/c.txt": "modified +1 -1"}
 
 
 async def test_what_a_person_saved_during_a_turn_is_theirs(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "mine\n")
     project.tracker.saved("a.txt")
     project.write("sub/c.txt", "agent's\n")
@@ -121,11 +125,9 @@ async def test_what_a_person_saved_during_a_turn_is_theirs(project: Project) -> 
 
 
 async def test_what_is_changed_and_changed_back_is_no_change(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "other\n")
-    project.tracker.begin("s/t2", "sub")
-    await project.tracker.settle()
+    await project.begin("s/t2", "sub")
     project.write("a.txt", "one\ntwo\nthree\n")
     assert await project.ended("s/t1") == {}
     assert await project.tracker.shadow.records() == {}
@@ -137,13 +139,52 @@ async def test_what_an_agent_writes_before_the_project_was_looked_at_is_not_miss
         project.tracker.begin(f"s/t{round}", ".")
         project.write("a.txt", f"{round}\n")
         await project.tracker.settle()
-        assert "a.txt" in await project.ended(f"s/t{round}")
+        assert (await project.ended(f"s/t{round}"))["a.txt"].endswith("shared")
+
+
+async def test_a_persons_new_file_that_the_agent_overwrites_at_once_is_not_removed_by_a_revert(
+    project: Project,
+) -> None:
+    await project.tracker.prepare(".")
+    project.write("new.txt", "mine\n")
+    project.tracker.begin("s/t1", ".")
+    project.write("new.txt", "agent's\n")
+    await project.tracker.settle()
+    assert await project.ended("s/t1") == {"new.txt": "added +1 -0 shared"}
+    with pytest.raises(Conflict, match=r"new\.txt: others may have changed it"):
+        await project.tracker.revert("s/t1")
+
+
+async def test_what_a_person_removed_before_the_turn_is_not_taken_for_the_turns_alone(project: Project) -> None:
+    await project.tracker.prepare(".")
+    (project.root / "a.txt").unlink()
+    (project.root / "sub/c.txt").unlink()
+    await project.begin("s/t1")
+    assert await project.ended("s/t1") == {}
+    (project.root / "a.txt").write_text("again")
+    await project.begin("s/t2")
+    await project.ended("s/t2")
+    (project.root / "a.txt").unlink()
+    project.tracker.begin("s/t1", ".")
+    project.write("talk.chat", "touches the folder")
+    await project.tracker.settle()
+    assert await project.ended("s/t1") == {"a.txt": "deleted +0 -1 shared"}
+
+
+async def test_a_file_that_became_a_link_is_shown_as_both(project: Project) -> None:
+    await project.begin("s/t1")
+    (project.root / "a.txt").unlink()
+    (project.root / "a.txt").symlink_to("b.txt")
+    project.write("sub/c.txt", "x\n")
+    assert await project.ended("s/t1") == {"a.txt": "modified +1 -3", "sub/c.txt": "modified +1 -1"}
+    told = await diffs(project.tracker.shadow, "s/t1")
+    assert told["a.txt"][0].count("diff --git") == 2
+    assert told["sub/c.txt"][0].endswith("-c\n+x\n")
 
 
 async def test_ignored_files_and_conversations_are_left_out(project: Project) -> None:
     project.write(".gitignore", "build/\n*.log\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     for path in ("build/x", "x.log", "talk.chat", ".talk.chat.acp.json", ".acp/uploads/u", "sub/.gitignore"):
         project.write(path, "x\n")
     assert await project.ended("s/t1") == {"sub/.gitignore": "added +1 -0"}
@@ -152,8 +193,7 @@ async def test_ignored_files_and_conversations_are_left_out(project: Project) ->
 async def test_a_write_that_the_agent_delegated_is_seen_where_git_ignores_it(project: Project) -> None:
     project.write(".gitignore", "*.log\n")
     project.write("x.log", "old\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     await project.tracker.writes("s/t1", str(project.root / "x.log"))
     project.write("x.log", "new\n")
     assert await project.ended("s/t1") == {"x.log": "modified +1 -1 delegated"}
@@ -163,14 +203,12 @@ async def test_binary_and_large_files_are_told_without_their_contents(tmp_path: 
     project = Project(tmp_path, max_size=1000)
     project.write("big", "x" * 5000)
     project.write("also-big", "x" * 5000)
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("big", "y" * 5000)
     project.write("picture", bytes(range(256)))
     assert await project.ended("s/t1") == {"big": "modified +0 -0 large", "picture": "added +0 -0 binary"}
     tracker = project.again()
-    tracker.begin("s/t2", ".")
-    await tracker.settle()
+    await project.begin("s/t2")
     project.write("also-big", "z" * 5000)
     assert await project.ended("s/t2") == {"also-big": "modified +0 -0 large"}
     with pytest.raises(Conflict, match="also-big: too large"):
@@ -178,14 +216,12 @@ async def test_binary_and_large_files_are_told_without_their_contents(tmp_path: 
 
 
 async def test_a_file_that_became_a_pipe_keeps_nothing_from_being_followed(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     (project.root / "a.txt").unlink()
     os.mkfifo(project.root / "a.txt")
     project.write("sub/c.txt", "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +0 -0 large", "sub/c.txt": "modified +1 -1"}
-    project.tracker.begin("s/t2", ".")
-    await project.tracker.settle()
+    await project.begin("s/t2")
     project.write("b.txt", "x\n")
     assert await project.ended("s/t2") == {"b.txt": "modified +1 -50"}
 
@@ -196,8 +232,7 @@ async def test_the_contents_are_kept_byte_for_byte_whatever_gitattributes_say(pr
     repository(project.root)
     with (project.root / ".git/config").open("a") as config:
         config.write(f'[filter "evil"]\n\tclean = "touch {project.root}/pwned; cat"\n')
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("w.txt", "c\r\n")
     await project.ended("s/t1")
     await project.tracker.revert("s/t1")
@@ -210,8 +245,7 @@ async def test_the_projects_own_repository_is_neither_read_nor_written(project: 
     (project.root / ".git/hooks/post-index-change").write_text(f"#!/bin/sh\ntouch {project.root}/pwned\n")
     (project.root / ".git/hooks/post-index-change").chmod(0o755)
     before = sorted(path.name for path in (project.root / ".git").iterdir())
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3"}
     assert sorted(path.name for path in (project.root / ".git").iterdir()) == before
@@ -223,8 +257,7 @@ async def test_files_of_a_repository_inside_the_project_are_followed_too(project
         repository(project.root / inner)
         project.write(f"{inner}/.gitignore", "*.o\n")
         project.write(f"{inner}/x.c", "x\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("lib/x.c", "y\n")
     project.write("lib/deeper/x.c", "z\n")
     project.write("lib/deeper/x.o", "o\n")
@@ -237,8 +270,7 @@ async def test_files_of_a_repository_inside_the_project_are_followed_too(project
 )
 async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
     project.write(name, "1\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write(name, "2\n")
     assert await project.ended("s/t1") == {name: "modified +1 -1"}
     assert list(await diffs(project.tracker.shadow, "s/t1")) == [name]
@@ -247,10 +279,8 @@ async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
 
 
 async def test_two_turns_in_different_folders_have_each_their_own(project: Project) -> None:
-    project.tracker.begin("s/t1", "sub")
-    await project.tracker.settle()
-    project.tracker.begin("r/t1", "other")
-    await project.tracker.settle()
+    await project.begin("s/t1", "sub")
+    await project.begin("r/t1", "other")
     project.write("sub/c.txt", "1\n")
     project.write("other/o.txt", "2\n")
     assert await project.ended("r/t1") == {"other/o.txt": "added +1 -0"}
@@ -258,10 +288,8 @@ async def test_two_turns_in_different_folders_have_each_their_own(project: Proje
 
 
 async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
+    await project.begin("r/t1")
     for turn, path in (("s/t1", "a.txt"), ("r/t1", "sub/c.txt")):
         project.tracker.call(turn, edits(path))
         project.write(path, "x\n")
@@ -270,10 +298,8 @@ async def test_of_two_turns_in_one_folder_each_has_what_its_calls_name(project: 
 
 
 async def test_what_two_turns_may_both_have_done_is_marked_shared(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
+    await project.begin("r/t1")
     run = {"toolCallId": "1", "kind": "execute", "status": "in_progress"}
     project.tracker.call("s/t1", edits("a.txt"))
     project.tracker.call("r/t1", run)
@@ -289,11 +315,9 @@ async def test_what_two_turns_may_both_have_done_is_marked_shared(project: Proje
 
 
 async def test_what_was_done_before_the_other_turn_began_stays_ones_own(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("r/t1")
     project.write("sub/c.txt", "both?\n")
     assert await project.ended("r/t1") == {"sub/c.txt": "modified +1 -1 shared"}
     project.write("alone.txt", "x\n")
@@ -305,11 +329,9 @@ async def test_what_was_done_before_the_other_turn_began_stays_ones_own(project:
 
 
 async def test_a_file_that_others_have_changed_in_between_is_marked_shared(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "1\n")
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("r/t1")
     project.tracker.call("r/t1", edits("a.txt"))
     project.write("a.txt", "2\n")
     assert await project.ended("r/t1") == {"a.txt": "modified +1 -1"}
@@ -318,14 +340,11 @@ async def test_a_file_that_others_have_changed_in_between_is_marked_shared(proje
 
 
 async def test_a_call_that_has_ended_explains_nothing_that_is_changed_later(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
+    await project.begin("r/t1")
     project.tracker.call("s/t1", edits("a.txt"))
     project.write("a.txt", "1\n")
-    project.tracker.begin("q/t1", "elsewhere")
-    await project.tracker.settle()
+    await project.begin("q/t1", "elsewhere")
     project.write("a.txt", "2\n")
     assert await project.ended("r/t1") == {"a.txt": "modified +1 -1 shared"}
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3 shared"}
@@ -334,18 +353,15 @@ async def test_a_call_that_has_ended_explains_nothing_that_is_changed_later(proj
 async def test_a_large_file_that_nobody_touched_is_no_change_after_a_crash(tmp_path: Path) -> None:
     project = Project(tmp_path, max_size=1000)
     project.write("big", "x" * 5000)
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.again().resume("s/t1", ".")
     assert await project.ended("s/t1") == {}
 
 
 async def test_a_crash_in_mid_turn_loses_nothing_of_it(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
-    project.tracker.begin("r/t1", ".")
-    await project.tracker.settle()
+    await project.begin("r/t1")
     tracker = project.again()
     project.write("sub/c.txt", "while it was away\n")
     tracker.resume("s/t1", ".")
@@ -354,8 +370,7 @@ async def test_a_crash_in_mid_turn_loses_nothing_of_it(project: Project) -> None
 
 async def test_a_turn_is_undone_whole(project: Project) -> None:
     (project.root / "sub/c.txt").chmod(0o755)
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     project.write("deep/er/n.txt", "n\n")
     (project.root / "sub/c.txt").unlink()
@@ -373,8 +388,7 @@ async def test_a_turn_is_undone_whole(project: Project) -> None:
 
 
 async def test_nothing_is_undone_where_one_file_has_changed_since(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "agent's\n")
     project.write("sub/c.txt", "agent's\n")
     await project.ended("s/t1")
@@ -387,20 +401,17 @@ async def test_nothing_is_undone_where_one_file_has_changed_since(project: Proje
 
 
 async def test_undoing_is_no_change_of_a_turn_that_runs(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
-    project.tracker.begin("s/t2", ".")
-    await project.tracker.settle()
+    await project.begin("s/t2")
     project.write("sub/c.txt", "x\n")
     await project.tracker.revert("s/t1")
     assert await project.ended("s/t2") == {"sub/c.txt": "modified +1 -1"}
 
 
 async def test_a_path_or_a_turn_that_changed_nothing_cannot_be_undone(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
     with pytest.raises(NotFound, match=r"has not changed \.\./x"):
@@ -412,8 +423,7 @@ async def test_a_path_or_a_turn_that_changed_nothing_cannot_be_undone(project: P
 async def test_a_file_that_became_a_link_out_of_the_project_is_not_written_through(project: Project) -> None:
     outside = project.root.parent / "outside"
     outside.write_text("mine\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     await project.ended("s/t1")
     (project.root / "a.txt").unlink()
@@ -427,8 +437,7 @@ async def test_a_folder_with_too_many_files_is_not_compared_and_that_is_said(tmp
     project = Project(tmp_path, max_files=10)
     for number in range(20):
         project.write(f"{number}", "x")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("1", "y")
     assert await project.ended("s/t1") == {}
     note = await project.tracker.shadow.note("s/t1")
@@ -439,21 +448,18 @@ async def test_a_folder_with_too_many_files_is_not_compared_and_that_is_said(tmp
 async def test_where_git_is_missing_that_is_said(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     tracker = project.again()
-    tracker.begin("s/t1", ".")
-    await tracker.settle()
+    await project.begin("s/t1")
     assert await project.ended("s/t1") == {}
     assert tracker.missing == "git is not installed, so changes of files are not compared"
 
 
 async def test_records_that_are_forgotten_give_their_space_back(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "unique contents\n")
     await project.ended("s/t1")
     _, after = await project.tracker.shadow.states("s/t1")
     project.write("a.txt", "other\n")
-    project.tracker.begin("r/t2", ".")
-    await project.tracker.settle()
+    await project.begin("r/t2")
     await project.ended("r/t2")
     await project.tracker.forget("s")
     assert await project.tracker.shadow.records() == {}
@@ -480,8 +486,7 @@ async def test_turns_that_begin_and_end_at_once_share_their_looks(project: Proje
 
 
 async def test_what_a_look_has_taken_before_a_crash_and_not_yet_credited_is_still_the_turns(project: Project) -> None:
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.txt", "x\n")
     entries = project.tracker.shadow.entries
 
@@ -499,8 +504,7 @@ async def test_what_a_look_has_taken_before_a_crash_and_not_yet_credited_is_stil
 async def test_edits_that_cannot_be_seen_are_told_as_the_agent_reports_them(project: Project) -> None:
     project.write(".gitignore", "*.log\n")
     outside = str(project.root.parent / "outside.txt")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     shown = [
         {"type": "diff", "path": "x.log", "oldText": "one\n", "newText": "two\n"},
         {"type": "diff", "path": outside, "oldText": None, "newText": "new\n"},
@@ -532,8 +536,7 @@ async def test_a_turn_is_shown_as_the_golden_file_says(tmp_path: Path) -> None:
     project.write("gone.txt", "one\r\ntwo\r\n")
     project.write("old.txt", "the same\n" * 5)
     project.write("run.sh", "ls\n")
-    project.tracker.begin("s/t1", ".")
-    await project.tracker.settle()
+    await project.begin("s/t1")
     project.write("a.py", project.read("a.py").replace("x2 = 2", "x2 = 3").replace("    x19 = 19\n", "    y = 0"))
     project.write("book.ipynb", book("one", "2"))
     project.write("image.bin", b"\0\1")

@@ -99,7 +99,13 @@ async def test_two_sessions_in_one_folder_have_each_their_own_changes(drive: Any
     one, two = await drive.open(), await drive.open("b.chat")
     await one.submit("/text on\n/sleep 600", "long")
     await one.until_kind("message_delta")
-    await two.run("/file two.txt text", turn="short")
+    await two.submit("/permission go on\n/file two.txt text", "short")
+    asked = await two.until_kind("permission_requested")
+    await diff(two, "short")  # the project was looked at by now
+    await two.call(
+        "POST", "permissions", asked["data"]["id"], body={"option_id": asked["data"]["options"][0]["optionId"]}
+    )
+    await two.until_kind("turn_ended", id="short")
     await one.call("POST", "interrupt")
     await one.until_kind("turn_ended", id="long")
     assert [(file["path"], file.get("shared")) for file in two.of("file_changed", "short")] == [("two.txt", None)]
