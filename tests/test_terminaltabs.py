@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from jupyter_acp.kernel_exec.local import LocalExecutor
-from jupyter_acp.terminaltabs import WAITING, LineEnds, TerminalTabs
+from jupyter_acp.terminaltabs import TYPED, WAITING, LineEnds, TerminalTabs
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
@@ -27,6 +27,7 @@ class Socket:
     def __init__(self) -> None:
         self.text = ""
         self.is_stuck = False
+        self._changed = asyncio.Event()
         self.died = asyncio.Event()
         self.ws_connection = SimpleNamespace(
             is_closing=lambda: False, stream=SimpleNamespace(writing=lambda: self.is_stuck)
@@ -34,9 +35,15 @@ class Socket:
 
     def on_pty_read(self, text: str) -> None:
         self.text += text
+        self._changed.set()
 
     def on_pty_died(self) -> None:
         self.died.set()
+
+    async def sees(self, wanted: str) -> None:
+        while wanted not in self.text:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def test_a_tab_that_takes_nothing_holds_neither_the_command_back_nor_more_than_a_little(tmp_path: Path) -> None:
@@ -59,6 +66,33 @@ def test_a_tab_that_takes_nothing_holds_neither_the_command_back_nor_more_than_a
         assert socket.text.endswith("\r\n1000000\r\n\r\n\r\n[exit status 0]\r\n")
         assert len(socket.text) < 2 * WAITING
         await command.wait()
+        await tabs.close()
+        await here.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_what_is_typed_for_a_command_that_does_not_read_is_kept_up_to_a_limit(tmp_path: Path) -> None:
+    kept = TYPED * 2 // 3
+    line = (
+        "stty raw -echo; echo ready; while ! test -e go; do sleep 0.02; done;"
+        f" head -c {kept} | tr -d x | wc -c; head -c 1"
+    )
+
+    async def test() -> None:
+        manager = SimpleNamespace(terminals={})
+        here, tabs = LocalExecutor(tmp_path), TerminalTabs(lambda: manager)
+        tabs.add("term_a", await here.spawn(line))
+        terminal, socket = manager.terminals["term_a"], Socket()
+        terminal.clients.append(socket)
+        await socket.sees("ready")
+        for key in "xyx":
+            await asyncio.to_thread(terminal.ptyproc.write, key * kept)
+        (tmp_path / "go").touch()
+        await socket.sees("\r\n0\r\n")
+        await asyncio.to_thread(terminal.ptyproc.write, "z")
+        await socket.died.wait()
+        assert socket.text.endswith("\r\n0\r\nz\r\n[exit status 0]\r\n")
         await tabs.close()
         await here.stop()
 

@@ -112,11 +112,15 @@ class Executor(Protocol):
     async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
         """The text, line ends as they are; `limit` lines from the 1-based `line` on.
 
+        A byte order mark says its encoding and is no part of it; without one it is UTF-8.
         FileMissing, PathOutside; ExecutorError for what is no text, no regular file, or too long to be read whole.
         """
 
     async def write_text_file(self, path: str, text: str) -> None:
-        """Replace the file by `text` in one step, or create it and the folders above it. The mode is kept."""
+        """Replace the file by `text` in one step, or create it and the folders above it.
+
+        The mode is kept, and the encoding where a byte order mark says it, with the mark; else it is UTF-8.
+        """
 
     async def spawn(
         self,

@@ -39,7 +39,9 @@ class Tab:
     async def sees(self, wanted: str) -> None:
         async with asyncio.timeout(20):
             while wanted not in self.text:
-                kind, *content = json.loads(await self._socket.read_message())
+                message = await self._socket.read_message()
+                assert message is not None, f"closed after {self.text!r}"
+                kind, *content = json.loads(message)
                 self.text += content[0] if kind == "stdout" else f"<{kind}>"
 
     async def send(self, *message: object) -> None:
@@ -148,7 +150,9 @@ async def test_the_terminal_has_the_size_of_its_smallest_tab(chat: Any, terminal
 async def test_shutting_it_down_ends_the_command_with_its_tree_and_never_blocks_the_loop(
     chat: Any, terminals: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = await begun(chat, "trap '' TERM HUP; sleep 4321 & (setsid sleep 4322 &); echo ready; wait")
+    name = await begun(
+        chat, "trap '' TERM HUP; sleep 4321 & (setsid sleep 4322 &); echo ready; while :; do wait; sleep 5; done"
+    )
     slept: list[float] = []
     sleep = time.sleep
 
