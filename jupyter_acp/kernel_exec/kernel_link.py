@@ -6,6 +6,7 @@ configured for a server that keeps all its kernels elsewhere, and knows no unix 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Sequence
@@ -77,13 +78,20 @@ class KernelServer:
 
     async def connect(self, path: str) -> WebSocketClientConnection:
         """A WebSocket, which speaks the newer protocol where both sides know it."""
-        connection = await websocket_connect(
-            self._request("ws", path),
-            subprotocols=[_V1],
-            resolver=self._resolver(),
-            max_message_size=_LARGEST,
-            ping_interval=20,  # a link that is dead but not closed is noticed
+        connecting = asyncio.ensure_future(
+            websocket_connect(
+                self._request("ws", path),
+                subprotocols=[_V1],
+                resolver=self._resolver(),
+                max_message_size=_LARGEST,
+                ping_interval=20,  # a link that is dead but not closed is noticed
+            )
         )
+        try:
+            connection = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_let_go)
+            raise
         if self.sock is None and connection.protocol is not None:
             connection.protocol.set_nodelay(True)
         return connection
@@ -168,6 +176,11 @@ def acknowledge(connection: WebSocketClientConnection) -> None:
     if hasattr(socket, "TCP_QUICKACK") and protocol is not None and protocol.stream is not None:
         with suppress(OSError):  # a unix socket
             protocol.stream.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _let_go(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        hang_up(connecting.result())
 
 
 def hang_up(connection: WebSocketClientConnection) -> None:

@@ -259,9 +259,9 @@ class Kernel:
     def _path(self) -> str:
         return f"api/kernels/{quote(self.id or '', safe='')}"
 
-    async def _connect(self) -> None:
+    async def _connect(self, timeout: float = START) -> None:
         try:
-            async with asyncio.timeout(START):
+            async with asyncio.timeout(timeout):
                 self._socket = await self.server.connect(f"{self._path()}/channels?session_id={self._session}")
         except HTTPClientError as exc:
             if exc.code == 404:
@@ -328,7 +328,8 @@ class Kernel:
     async def _reconnect(self) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._connect()
+                # a server that connects to a kernel just while that restarts may wait for the old one, for a minute
+                return await self._connect(_PATIENCE)
             except KernelGone:
                 raise
             except ExecutorError:
