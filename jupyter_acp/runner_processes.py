@@ -128,6 +128,11 @@ def adopt_orphans() -> None:
     _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: a double fork below us stays below us
 
 
+def end_with_parent(number: int) -> None:
+    """Have a signal sent to us when the thread that started us ends (Linux)."""
+    _prctl(1, number)  # PR_SET_PDEATHSIG
+
+
 class CannotStart(Exception):
     """The agent's program cannot be run; the text is for the person."""
 

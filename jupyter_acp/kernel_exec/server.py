@@ -193,7 +193,7 @@ class ServerExecutor:
             "sandbox": self._confinement(),
         }
         try:
-            await started.start(await self._connect(started), asked)
+            await started.start(await self._connect(), asked)
             self._check_running()
         except BaseException:
             started.let_go()
@@ -260,12 +260,11 @@ class ServerExecutor:
             raise self._refused(response.code, response.body)
         return response.body
 
-    async def _connect(self, command: ServerCommand) -> WebSocketClientConnection:
-        """A WebSocket that `command` listens to."""
+    async def _connect(self) -> WebSocketClientConnection:
+        """A WebSocket for a command."""
         connecting = asyncio.ensure_future(
             websocket_connect(
                 self._request("ws", "/commands"),
-                on_message_callback=command.received,
                 # the end of a unix socket is always told
                 ping_interval=None if self._socket else _PING,
                 ping_timeout=None if self._socket else _PING,
@@ -359,6 +358,7 @@ class ServerCommand:
         self._owed = 0
         self._typing = asyncio.Lock()
         self._socket: WebSocketClientConnection | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._gone: str | None = None  # why nothing more comes
         self._ended_by_that = False
         self._task: asyncio.Task[None] | None = None
@@ -371,6 +371,7 @@ class ServerCommand:
     async def start(self, socket: WebSocketClientConnection, asked: JsonObject) -> None:
         """Have it started over `socket`, which is its own from here on. ExecutorError with that side's reason."""
         self._socket = socket
+        self._reading = asyncio.create_task(self._read(socket), name=f"output of command {self.id}")
         self._send({**asked, "more": WINDOW})
         async with _within(_CALL, "the project's server does not answer"):
             await self._started
@@ -419,22 +420,28 @@ class ServerCommand:
 
     async def close(self) -> None:
         """See `Command.close`."""
-        assert self._task is not None
+        assert self._task is not None and self._reading is not None
         try:
             await self.kill(grace=0)
         finally:
             self.let_go()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(self._task, self._reading, return_exceptions=True)
 
     def let_go(self) -> None:
         """Hang up, whereupon that side ends the command."""
         self._on_close(self)
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._reading):
+            if task is not None:
+                task.cancel()
         self._lose("it was let go")
         self._output.end_watching()
 
-    def received(self, message: str | bytes | None) -> None:
+    async def _read(self, socket: WebSocketClientConnection) -> None:
+        while self._gone is None:
+            self._received(await socket.read_message())
+            await asyncio.sleep(0)  # who listens has a turn before more is taken, which might push this out
+
+    def _received(self, message: str | bytes | None) -> None:
         """Take the next frame, or None for the end of the connection."""
         if message is None:
             self._lose("the connection to the project's server was lost")
@@ -495,7 +502,7 @@ class ServerCommand:
 
     def _send(self, told: JsonObject) -> None:
         assert self._socket is not None
-        with suppress(WebSocketClosedError):  # which is told to `received`
+        with suppress(WebSocketClosedError):  # which `_read` is told
             self._socket.write_message(json.dumps(told)).add_done_callback(_hear)
 
     def _check_terminal(self) -> None:
@@ -582,7 +589,7 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
 
 
 def _hear(sent: asyncio.Future[Any]) -> None:
-    """Take note of an error, which is told to `received` as well."""
+    """Take note of an error, which somebody else is told."""
     if not sent.cancelled():
         sent.exception()
 

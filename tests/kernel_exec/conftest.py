@@ -20,6 +20,8 @@ from jupyter_acp.kernel_exec.base import Executor
 from jupyter_acp.kernel_exec.local import LocalExecutor
 from jupyter_acp.kernel_exec.server import WINDOW, ServerExecutor
 
+from .kernel_server import KernelServerProcess
+
 PLANTED = {"MARK_API_KEY": "planted", "JUPYTER_MARK": "planted"}
 """What the environment of a project's side has and its commands must not see."""
 
@@ -38,10 +40,12 @@ class Place:
         self.ahead = ahead
 
     @classmethod
-    def behind(cls, server: ProjectServer) -> Place:
+    def behind(cls, server: ProjectServer | KernelServerProcess) -> Place:
         """The project of a server, emptied."""
         for entry in server.root.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if isinstance(server, KernelServerProcess):
+            return cls(server.root, server.executor)  # beside the kernel it is as on this machine
         return cls(server.root, server.executor, ahead=WINDOW + 500_000)
 
     def run(self, test: Test, **options: Any) -> None:
@@ -50,6 +54,7 @@ class Place:
         async def limited() -> None:
             here = self.make(**options)
             try:
+                await here.start()
                 await asyncio.wait_for(test(here), 30)
             finally:
                 await here.stop()
@@ -116,6 +121,15 @@ def unix_server() -> Iterator[ProjectServer]:
     yield from _served(unix=True)
 
 
+@pytest.fixture(scope="session")
+def kernel_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelServerProcess]:
+    """A server that has kernels and nothing else."""
+    server = KernelServerProcess(tmp_path_factory.mktemp("kernels") / "s", environ=PLANTED)
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A project of this machine."""
@@ -126,7 +140,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(root, lambda **options: LocalExecutor(root, **options))
 
 
-@pytest.fixture(params=["local", "tcp", "unix"])
+@pytest.fixture(params=["local", "tcp", "unix", "kernel"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each place in turn, its project empty."""
     if request.param == "local":

@@ -497,6 +497,26 @@ def test_output_that_nobody_asked_for_is_kept_in_bounded_memory(monkeypatch: pyt
     run(test)
 
 
+def test_the_first_output_is_heard_however_much_comes_right_after_it() -> None:
+    async def test() -> None:
+        async with hostile() as there:
+            there.frames = [
+                '{"started": true}',
+                b"first",
+                *[b"x" * (1 << 20)] * 2,
+                '{"exited": {"code": 0, "signal": null}}',
+            ]
+            executor = ServerExecutor(there.url, TOKEN)
+            said = Listener()
+            command = await executor.spawn("true", on_output=said.output)
+            await command.wait()
+            assert said.text.startswith("first")
+            command.let_go()
+            await executor.stop()
+
+    run(test)
+
+
 def test_a_server_that_never_answers_does_not_hang_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("_CALL", 0.5), ("_POLL", 0.2), ("_KILL_WITHIN", 0.2)):
         monkeypatch.setattr(f"jupyter_acp.kernel_exec.server.{name}", seconds)
