@@ -46,8 +46,8 @@ REPORTED = 100
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
-# The clock that file systems stamp files with, at the earliest: on Linux CLOCK_REALTIME_COARSE, some milliseconds behind,
-# which has no name in Python.
+# The clock that file systems stamp files with, at the earliest. On Linux that is CLOCK_REALTIME_COARSE, some milliseconds
+# behind; Python has no name for it.
 _STAMPS = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 
 Result = TypeVar("Result")
