@@ -69,6 +69,9 @@ class AcpExtension(ExtensionApp):
         "terminal",
         help="How a command runs that an agent has us run: in a terminal that people can open, or by a pipe.",
     ).tag(config=True)
+    follow_changes: Any = Bool(
+        True, help="Find out which files of the project a turn changes, and keep both versions."
+    ).tag(config=True)
     agent_idle_timeout: Any = Float(
         4 * 3600.0,
         help="Seconds without a request until a session's agent is ended, if it can resume or load; 0: never.",
@@ -113,6 +116,7 @@ class AcpExtension(ExtensionApp):
             snapshots=data.parent / "snapshots",
             limits=limits,
             environment=os.environ.copy(),
+            follow_changes=self.follow_changes,
             end_turns_on_stop=self.end_turns_on_stop,
             upload_limit=self.upload_limit,
             upload_keep=self.upload_keep,

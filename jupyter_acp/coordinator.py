@@ -69,6 +69,7 @@ class Settings:
     limits: Limits
     environment: Mapping[str, str]
     end_turns_on_stop: bool = False
+    follow_changes: bool = True
     upload_limit: int = 50 << 20
     upload_keep: float = 7 * 86400.0
     log_days: float = 90.0
@@ -110,7 +111,8 @@ class Coordinator:
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         shadow = hashlib.sha256(os.fsencode(project.root)).hexdigest()[:24]
-        self.tracker = ChangeTracker(Shadow(settings.snapshots / shadow, project.root))
+        off = None if settings.follow_changes else "changes of files are not followed here (follow_changes)"
+        self.tracker = ChangeTracker(Shadow(settings.snapshots / shadow, project.root), missing=off)
         self._chat_manager = chat_manager
         self._started = started
         #: every kind of access, with why some cannot be had here

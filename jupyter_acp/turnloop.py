@@ -104,6 +104,7 @@ class TurnLoop:
         self._prompting: asyncio.Task[JsonObject] | None = None
         self._sent_at: float | None = None
         self._killed = False
+        self._answered = False
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -196,6 +197,7 @@ class TurnLoop:
         self._over.clear()
         self._sent_at = None
         self._killed = False
+        self._answered = False
         self._inbox.begin(turn.id)
         self._changes.begin(turn.id)
         ready = self._at_hand(turn)
@@ -234,6 +236,7 @@ class TurnLoop:
             await asyncio.wait({prompting})
         finally:
             self._prompting = None
+            self._answered = True
             if not prompting.done():
                 prompting.cancel()
         if prompting.cancelled():
@@ -328,6 +331,8 @@ class TurnLoop:
 
     async def _ladder(self, turn_id: str) -> None:
         """Cancel, kill the turn's commands, kill the agent: one of them ends the turn (DESIGN 8)."""
+        if self._answered or self._turns.active is None or self._turns.active.id != turn_id:
+            return  # it ends, or has ended, while Stop was recorded: a cancel would hit the next one
         if self._sent_at is None:
             if self._prompting is not None:
                 self._prompting.cancel()

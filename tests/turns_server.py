@@ -117,6 +117,7 @@ async def _serve(pipe: Connection, folder: Path, fuse: int | None) -> None:
         settings=Settings(
             runtime_dir=folder / "run",
             snapshots=folder / "snapshots",
+            follow_changes=False,  # how long a look takes is no part of a story that can be told again
             limits=Limits(queue=QUEUE_LIMIT, cancel_grace=0.4, kill_grace=0.2),
             environment={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
         ),

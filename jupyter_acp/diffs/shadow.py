@@ -94,7 +94,7 @@ class Shadow:
 
     async def open(self) -> dict[str, Entry]:
         """Make the repository where there is none; what it knows of every file."""
-        if not self._is_made():
+        if not self.is_made():
             await asyncio.to_thread(self.folder.mkdir, 0o700, True, True)
             await self._run("init", "-q", "--template=")
             await asyncio.to_thread(self._configure)
@@ -193,7 +193,7 @@ class Shadow:
 
     async def records(self, prefix: str = "") -> dict[str, float]:
         """The names of all records, and when each was made (seconds since the epoch)."""
-        if not self._is_made():
+        if not self.is_made():
             return {}
         listing = await self._run(
             "for-each-ref", "--format=%(refname) %(committerdate:unix)", f"refs/acp/{prefix}" if prefix else "refs/acp"
@@ -210,7 +210,7 @@ class Shadow:
 
     async def pack(self) -> None:
         """Put many small files of the repository together, where there are many."""
-        if self._is_made():
+        if self.is_made():
             await self._run("-c", "gc.auto=2000", "gc", "--auto", "--quiet", "--no-detach", timeout=600.0)
 
     async def _run(

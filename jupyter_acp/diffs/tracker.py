@@ -46,8 +46,8 @@ REPORTED = 100
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
 
-# The clock that file systems stamp files with, at the earliest. On Linux that is CLOCK_REALTIME_COARSE, some milliseconds
-# behind; Python has no name for it.
+# The clock that file systems stamp files with, at the earliest. On Linux it is CLOCK_REALTIME_COARSE, which is some
+# milliseconds behind; Python has no name for it.
 _STAMPS = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 
 Result = TypeVar("Result")
@@ -64,9 +64,13 @@ class ChangeTracker:
         In a folder with more files than this nothing is compared.
     max_size
         Bytes of a file up to which its contents are kept; of a larger one only that it changed.
+    missing
+        Why nothing is compared, where that is not wanted.
     """
 
-    def __init__(self, shadow: Shadow, *, max_files: int = 20_000, max_size: int = 2 << 20) -> None:
+    def __init__(
+        self, shadow: Shadow, *, max_files: int = 20_000, max_size: int = 2 << 20, missing: str | None = None
+    ) -> None:
         self.shadow = shadow
         self._max_files = max_files
         self._max_size = max_size
@@ -80,15 +84,15 @@ class ChangeTracker:
         self._turns: dict[str, Turn] = {}
         self._saved: set[str] = set()
         #: why nothing can be compared; None where it can
-        self.missing: str | None = None
-        self._again = 0.0
+        self.missing = missing
+        self._again = 0.0 if missing is None else math.inf
         self._uncleaned = False
 
     # --- the life of a turn ------------------------------------------------------------------------------------------
 
     async def prepare(self, scope: str) -> None:
         """Look at a folder for the first time, which costs as much as it holds. Returns at once when that was done."""
-        if scope not in self._looked:
+        if not self.looked(scope):
             await self._alone(self._look(Moment(EVER, _now().clock), [scope]))
 
     def begin(self, name: str, scope: str) -> None:
@@ -171,7 +175,8 @@ class ChangeTracker:
         if turn is not None:
             await self._look_at_all(now, turn.delegated)
             await self._record(name, turn)
-        return await shown(self.shadow, name)
+        told = await shown(self.shadow, name)
+        return told if self.shadow.is_made() else {**told, "incomplete": self.missing}
 
     async def revert(self, name: str, paths: Collection[str] | None = None) -> list[str]:
         """Bring files of a record back to what they were before the turn: all of them, or those named; which they were.
@@ -377,7 +382,7 @@ class ChangeTracker:
     async def _record(self, name: str, turn: Turn) -> list[FileChange]:
         touched = {path: touch for path, touch in turn.touched.items() if touch.before != touch.after}
         unseen = [path for path in turn.reported if self._is_unseen(path, turn)]
-        if not touched and not unseen and turn.incomplete is None:
+        if not self.shadow.is_made() or not (touched or unseen or turn.incomplete):
             return []
         note: JsonObject = {
             "shared": [path for path, touch in touched.items() if touch.shared],
@@ -415,6 +420,8 @@ class ChangeTracker:
         return path.startswith("/") or not turn.within(path) or path not in (self._index or {})
 
     def _write_down(self, name: str) -> None:
+        if not self.shadow.is_made():
+            return
         turn = self._turns[name]
         touched = {path: touch.to_json() for path, touch in turn.touched.items()}
         place = self._place(name)

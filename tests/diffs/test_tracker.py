@@ -450,7 +450,8 @@ async def test_where_git_is_missing_that_is_said(project: Project, monkeypatch: 
     tracker = project.again()
     await project.begin("s/t1")
     assert await project.ended("s/t1") == {}
-    assert tracker.missing == "git is not installed, so changes of files are not compared"
+    told = await tracker.diff("s/t1")
+    assert told["incomplete"] == "git is not installed, so changes of files are not compared"
 
 
 async def test_records_that_are_forgotten_give_their_space_back(project: Project) -> None:
@@ -550,3 +551,13 @@ async def test_a_turn_is_shown_as_the_golden_file_says(tmp_path: Path) -> None:
     project.write("gone.txt", "one\r\ntwo\r\n")
     project.write("image.bin", b"\0\2")
     assert await project.tracker.diff("s/t1") == json.loads((GOLDEN / "turn.json").read_text("utf-8"))
+
+
+async def test_where_changes_are_not_followed_nothing_is_looked_at(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.tracker = ChangeTracker(project.tracker.shadow, missing="not wanted")
+    await project.begin("s/t1")
+    project.write("a.txt", "x\n")
+    assert await project.ended("s/t1") == {}
+    assert not project.tracker.shadow.folder.exists()
+    assert (await project.tracker.diff("s/t1"))["incomplete"] == "not wanted"
