@@ -102,7 +102,8 @@ class Shadow:
             (self.folder / "index.lock").unlink()  # of a git that was killed; nobody else writes here
         return await self.entries()
 
-    def _is_made(self) -> bool:
+    def is_made(self) -> bool:
+        """Whether there is a repository."""
         return (self.folder / "acp-ready").exists()
 
     def _configure(self) -> None:
