@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from .events import JsonObject
-from .exceptions import NotFound
+from .exceptions import AgentError, NotFound
 
 BUNDLED: Final = Path(__file__).with_name("agents.json")
 PLACEMENTS: Final = ("project", "host-remote", "host-delegated")
@@ -35,8 +36,9 @@ BASIC_ENVIRONMENT: Final = frozenset(
 """What every agent gets of the server's environment, with the `LC_*` beside it (DESIGN 7)."""
 
 _TEXTS = ("name", "description", "install", "login")
-_FIELDS = frozenset((*_TEXTS, "command", "env", "pass_env", "placement", "access", "folders"))
+_FIELDS = frozenset((*_TEXTS, "command", "env", "pass_env", "key_files", "placement", "access", "folders"))
 _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
+_KEY = 16 << 10  # bytes of a key, at most
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # their --version is not the agent's, and npx and uvx would fetch it first
 _INTERPRETER = re.compile(r"(python|node|bun|deno|npx|uvx|uv|sh|bash|env|podman|docker|ssh)[\d.]*")
@@ -47,10 +49,10 @@ _VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 class AgentSpec:
     """One agent that can be launched.
 
-    `env` is set for it, `pass_env` names what it gets of the server's environment. `access` says which of the agent's
-    own options goes with a kind of access: `{access: {option id: value}}`. `folders` are the agent's own, which it
-    reads and writes also where its access is restricted; `~` and `${NAME:-default}` are understood. `install` and
-    `login` tell people how.
+    `env` is set for it, `pass_env` names what it gets of the server's environment, `key_files` are variables that are
+    read from files at each start. `access` says which of the agent's own options goes with a kind of access:
+    `{access: {option id: value}}`. `folders` are the agent's own, which it reads and writes also where its access is
+    restricted; `~` and `${NAME:-default}` are understood. `install` and `login` tell people how.
     """
 
     id: str
@@ -58,6 +60,7 @@ class AgentSpec:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     pass_env: tuple[str, ...] = ()
+    key_files: Mapping[str, str] = field(default_factory=dict)
     placement: str = "project"
     access: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
@@ -89,6 +92,30 @@ def environment(spec: AgentSpec, base: Mapping[str, str]) -> dict[str, str]:
     env = {name: value for name, value in base.items() if name in allowed or name.startswith("LC_")}
     env["PATH"] = search_path(base)
     return {**env, **spec.env}
+
+
+def keys(spec: AgentSpec, project: Path) -> dict[str, str]:
+    """The agent's keys, out of files that only this account can read. AgentError where one is not so."""
+    found = {}
+    for name, text in spec.key_files.items():
+        path = Path(text).expanduser()
+        try:
+            with path.open("rb") as file:
+                facts = os.fstat(file.fileno())
+                data = file.read(_KEY + 1)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+                raise AgentError(f"{path}: a key is in a file of this account that nobody else can read (chmod 0400)")
+            if path.resolve().is_relative_to(project.resolve()):
+                raise AgentError(f"{path}: a key has no place in the project")
+            key = data.decode().strip()
+        except OSError as exc:
+            raise AgentError(f"{path}: the key for {name} cannot be read: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise AgentError(f"{path}: the key for {name} is no text") from exc
+        if not key or len(data) > _KEY or not key.isprintable():
+            raise AgentError(f"{path}: the key for {name} is empty, too long, or more than one line")
+        found[name] = key
+    return found
 
 
 def own_folders(spec: AgentSpec, env: Mapping[str, str]) -> list[Path]:
@@ -254,6 +281,9 @@ def _problem(id: object, entry: object) -> str | None:
         return "command is a list of texts, the program first"
     if not _texts(entry.get("pass_env", [])):
         return "pass_env is a list of names"
+    files = entry.get("key_files", {})
+    if not isinstance(files, Mapping) or not _texts([*files, *files.values()]):
+        return "key_files is an object of paths by variable"
     if not _texts(entry.get("folders", [])):
         return "folders is a list of paths"
     env = entry.get("env", {})
@@ -275,9 +305,10 @@ def _texts(value: object) -> bool:
 
 def _merge(over: JsonObject, entry: Mapping[str, object]) -> JsonObject:
     """`over` before `entry`; of both the variables, for who adds one does not mean to unset the others."""
-    below: JsonObject = {"env": {}, "pass_env": [], **entry}
+    below: JsonObject = {"env": {}, "pass_env": [], "key_files": {}, **entry}
     merged = {**below, **over}
     merged["env"] = {**dict(below["env"]), **over.get("env", {})}
+    merged["key_files"] = {**dict(below["key_files"]), **over.get("key_files", {})}
     merged["pass_env"] = [*over.get("pass_env", []), *below["pass_env"]]
     return merged
 
@@ -289,6 +320,7 @@ def _spec(id: str, entry: JsonObject) -> AgentSpec:
         command=tuple(sys.executable if word == "{python}" else word for word in entry["command"]),
         env=entry["env"],
         pass_env=tuple(dict.fromkeys(entry["pass_env"])),
+        key_files=entry["key_files"],
         placement=entry.get("placement", "project"),
         access=entry.get("access", {}),
         folders=tuple(entry.get("folders", ())),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .access import FULL_ACCESS, READ_ONLY, WORKSPACE_WRITE, kinds
-from .agentspec import AgentSpec, Catalogue, environment, own_folders
+from .agentspec import AgentSpec, Catalogue, environment, keys, own_folders
 from .chatfile import ChatFile
 from .delegation import Delegation
 from .diffs.shadow import Shadow
@@ -509,7 +509,8 @@ class Coordinator:
 
     def _host(self, spec: AgentSpec, row: SessionRow, inbox: Inbox) -> AgentHost:
         def launch() -> Launch:
-            argv, env = list(spec.command), environment(spec, self._settings.environment)
+            argv = list(spec.command)
+            env = {**environment(spec, self._settings.environment), **keys(spec, self.project.root)}
             now = self._sessions[row.id].row
             sandbox = self._sandbox(now, own_folders(spec, env))
             return Launch(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment, own_folders
-from jupyter_acp.exceptions import NotFound
+from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment, keys, own_folders
+from jupyter_acp.exceptions import AgentError, NotFound
 
 
 def program(folder: Path, name: str, script: str) -> Path:
@@ -172,3 +172,35 @@ def test_the_agents_own_folders_are_where_its_environment_says(tmp_path: Path) -
     assert own_folders(spec, {**env, "MINE_HOME": "/elsewhere", "A": "/a"})[::3] == [Path("/elsewhere"), Path("/a/b")]
     problems = Catalogue.load(configured={"mine": {"command": ["x"], "folders": "~/.mine"}}).problems
     assert problems == ["AcpExtension.agents: agent 'mine': folders is a list of paths"]
+
+
+def test_a_key_comes_from_a_file_that_nobody_else_can_read_outside_of_the_project(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    file = tmp_path / "key"
+    file.write_text("sk-1\n")
+    file.chmod(0o400)
+    spec = AgentSpec(id="a", name="a", command=("a",), key_files={"KEY": str(file)})
+    assert keys(spec, project) == {"KEY": "sk-1"}
+    assert "KEY" not in environment(spec, {})
+    for mode in (0o440, 0o404, 0o600 | 0o020):
+        file.chmod(mode)
+        with pytest.raises(AgentError, match="nobody else can read"):
+            keys(spec, project)
+    file.chmod(0o600)
+    for text, said in (("", "empty"), ("a\nb", "more than one line"), ("x" * 20_000, "too long")):
+        file.write_text(text)
+        with pytest.raises(AgentError, match=said):
+            keys(spec, project)
+    file.write_bytes(b"\xff")
+    with pytest.raises(AgentError, match="no text"):
+        keys(spec, project)
+    file.unlink()
+    with pytest.raises(AgentError, match="No such file"):
+        keys(spec, project)
+    inside = project / "key"
+    inside.write_text("sk-2")
+    inside.chmod(0o400)
+    file.symlink_to(inside)
+    with pytest.raises(AgentError, match="no place in the project"):
+        keys(spec, project)

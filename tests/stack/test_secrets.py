@@ -21,8 +21,11 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(sys.platform != "linu
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    key = tmp_path_factory.mktemp("keys") / "marker"
+    key.write_text(f"{KEY}\n")
+    key.chmod(0o400)
     agents = {
-        "keyed": {"command": command(), "env": {"MARKER_API_KEY": KEY}},
+        "keyed": {"command": command(), "key_files": {"MARKER_API_KEY": str(key)}},
         "delegating": {"command": command(), "env": {"MARKER_API_KEY": KEY}, "placement": "host-delegated"},
     }
     process = ServerProcess(tmp_path_factory.mktemp("secrets"), {"agents": agents})
