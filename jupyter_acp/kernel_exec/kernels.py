@@ -98,6 +98,7 @@ class Kernel:
         self._knowing = asyncio.Lock()
         self._lost_for_good: KernelGone | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finding: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the kernel if it has no id yet, and connect. ExecutorError with the reason; idempotent."""
@@ -271,10 +272,11 @@ class Kernel:
             raise ExecutorError(f"{self.server.url} cannot be reached: {exc}") from exc
         self._connected.set()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"kernel {self.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _read(self) -> None:
         """Take what comes, from one socket after the other, until there is none."""
@@ -304,19 +306,20 @@ class Kernel:
         self._connected.set()
 
     async def _find_lost(self, before: dict[str, _Request]) -> None:
-        """Fail the code whose reply went by while there was no socket.
+        """Fail the code whose reply went by, or that never reached its kernel.
 
-        The server keeps what is said meanwhile for the next socket of this session, unless the kernel has another
-        client; and what we sent at the last moment may not have arrived. The shell answers in order, so what has
-        no reply when this one comes will have none.
+        The server keeps what is said while there is no socket for the next one of this session, unless the kernel has
+        another client; and what is sent at the last moment, or to a kernel that is just restarting, may not arrive. The
+        shell answers in order, so what has no reply when this one comes will have none.
         """
-        if not before:
+        code = [request for request in before.values() if isinstance(request, _Execution)]
+        if not code:
             return
         with suppress(ExecutorError):
             # and iopub as well: its `idle` comes after theirs
             await self._ask("shell", "kernel_info_request", {}, (), self._execution(None))
-            for request in before.values():
-                request.fail(ConnectionLost(f"the connection to kernel {self.id} broke off, its result is lost"))
+            for request in code:
+                request.fail(ConnectionLost(f"what was asked of kernel {self.id}, or its result, was lost on its way"))
 
     def _renew(self) -> None:
         """Have `_read` make another connection."""
@@ -357,6 +360,8 @@ class Kernel:
             await asyncio.sleep(self._check)
             if not self._waiting or not self._connected.is_set():
                 continue
+            if self._finding is None or self._finding.done():
+                self._finding = self._run(self._find_lost(dict(self._waiting)))
             try:
                 await self.server.call("GET", self._path())
                 await asyncio.wait_for(self._info(), patience)

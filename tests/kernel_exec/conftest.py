@@ -48,13 +48,14 @@ class Place:
             return cls(server.root, server.executor)  # beside the kernel it is as on this machine
         return cls(server.root, server.executor, ahead=WINDOW + 500_000)
 
-    def run(self, test: Test, **options: Any) -> None:
+    def run(self, test: Test, *, start: bool = True, **options: Any) -> None:
         """Run `test` with an executor, which is stopped at the end; nothing may stay open."""
 
         async def limited() -> None:
             here = self.make(**options)
             try:
-                await here.start()
+                if start:
+                    await here.start()
                 await asyncio.wait_for(test(here), 30)
             finally:
                 await here.stop()

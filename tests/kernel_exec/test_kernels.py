@@ -279,7 +279,7 @@ def test_a_result_that_went_by_while_there_was_no_connection_is_an_error_not_a_h
                 proxy.cut(stay_down=True)
                 await other.run_code("1")  # after ours
                 proxy.up()
-                with pytest.raises(ExecutorError, match="broke off"):
+                with pytest.raises(ExecutorError, match="lost on its way"):
                     await running
                 assert (await kernel.run_code("1")).status == "ok"
 

@@ -117,9 +117,9 @@ def test_a_wrong_token_is_an_error_at_once_that_does_not_tell_it(served: Place, 
             assert "guessed" not in str(refused.value)
         assert await here.poll() == 1
 
-    served.run(test, token="guessed")
+    served.run(test, start=False, token="guessed")
     (tmp_path / "token").write_text("guessed\n")
-    served.run(test, token=tmp_path / "token")
+    served.run(test, start=False, token=tmp_path / "token")
 
 
 def test_a_token_that_cannot_be_sent_is_an_error(served: Place, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_a_token_that_cannot_be_sent_is_an_error(served: Place, tmp_path: Path) 
         with pytest.raises(ExecutorError, match="token"):
             await here.start()
 
-    served.run(test, token=tmp_path / "nothing")
-    served.run(test, token=tmp_path / "broken")
+    served.run(test, start=False, token=tmp_path / "nothing")
+    served.run(test, start=False, token=tmp_path / "broken")
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "http://", "http://u:p@h/", "http://h/?token=t", "http://h/#t", "h"])
