@@ -610,9 +610,8 @@ class Coordinator:
             self._let_go()
             return
         self._sessions.pop(session.row.id, None)
-        self._failed[session.row.id] = Unavailable(
-            f"{error}. It goes on by itself once that is mended.", "not_recorded"
-        )
+        reason = "taken_over" if isinstance(error, TakenOver) else "not_recorded"
+        self._failed[session.row.id] = Unavailable(f"{error}. It goes on by itself once that is mended.", reason)
         self._spawn(self._reopen(session, error), f"reopen-{session.row.id}")
 
     async def _reopen(self, session: Session, error: BaseException) -> None:
