@@ -19,7 +19,6 @@ from .coordinator import Coordinator, Settings
 from .events import JsonObject
 from .handlers import handlers
 from .handlers.base import ProjectAccess
-from .handlers.project_side import ProjectSide
 from .projects.local import LocalProjects
 from .session import Limits
 from .store import Store
@@ -110,7 +109,11 @@ class AcpExtension(ExtensionApp):
         )
         own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
         hidden = (data.parent, runtime, *map(Path, own))
-        self.side = ProjectSide(root, hidden) if self.serve_project else None
+        self.side = None
+        if self.serve_project:
+            from .handlers.project_side import ProjectSide  # a server without a project of its own need not load it
+
+            self.side = ProjectSide(root, hidden)
         settings = Settings(
             runtime_dir=runtime,
             snapshots=data.parent / "snapshots",
@@ -164,7 +167,7 @@ class AcpExtension(ExtensionApp):
         if data.get("action") == "rename":
             await self.coordinator.moved(str(data["source_path"]).strip("/"), str(data["path"]).strip("/"))
         elif data.get("action") == "save":
-            self.coordinator.tracker.saved(str(data["path"]).strip("/"))
+            self.coordinator.saved(str(data["path"]).strip("/"))
         elif data.get("action") == "delete":
             await self.coordinator.deleted(str(data["path"]).strip("/"))
 

@@ -11,15 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .access import FULL_ACCESS, READ_ONLY, WORKSPACE_WRITE, kinds
 from .agentspec import AgentSpec, Catalogue, environment, keys, own_folders
 from .chatfile import ChatFile
 from .delegation import Delegation
-from .diffs.shadow import Shadow
-from .diffs.tracker import ChangeTracker
 from .events import JsonObject
 from .exceptions import (
     BadRequest,
@@ -48,8 +47,10 @@ from .runner_link import TakenOver
 from .session import Limits, Session
 from .sessionfile import SessionFile, saved_chats
 from .store import Store
-from .turnchanges import TurnChanges
 from .uploads import Uploads
+
+if TYPE_CHECKING:
+    from .diffs.tracker import ChangeTracker
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +111,6 @@ class Coordinator:
         self.catalogue = catalogue
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
-        shadow = hashlib.sha256(os.fsencode(project.root)).hexdigest()[:24]
-        off = None if settings.follow_changes else "changes of files are not followed here (follow_changes)"
-        self.tracker = ChangeTracker(Shadow(settings.snapshots / shadow, project.root), missing=off)
         self._chat_manager = chat_manager
         self._started = started
         #: every kind of access, with why some cannot be had here
@@ -129,6 +127,21 @@ class Coordinator:
         self._letting_go: asyncio.Task[None] | None = None
         self._was_owner = False
         self._stopping = False
+
+    @cached_property
+    def tracker(self) -> ChangeTracker:
+        """The changes of the project's files; made, and loaded, with the first session."""
+        from .diffs.shadow import Shadow
+        from .diffs.tracker import ChangeTracker
+
+        name = hashlib.sha256(os.fsencode(self.project.root)).hexdigest()[:24]
+        off = None if self._settings.follow_changes else "changes of files are not followed here (follow_changes)"
+        return ChangeTracker(Shadow(self._settings.snapshots / name, self.project.root), missing=off)
+
+    def saved(self, path: str) -> None:
+        """A person has saved a file through Jupyter."""
+        if self._sessions:
+            self.tracker.saved(path)
 
     def _limits_of(self, store: Store) -> Retention:
         return Retention(
@@ -264,7 +277,8 @@ class Coordinator:
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)
         await self._detach(write=True)
-        await self.tracker.close()
+        if "tracker" in vars(self):
+            await self.tracker.close()
         await self._close_store(None)
 
     def summaries(self) -> list[JsonObject]:
@@ -479,6 +493,8 @@ class Coordinator:
         )
 
     async def _take(self, row: SessionRow, chat: ChatFile, *, recover: bool) -> Session:
+        from .turnchanges import TurnChanges
+
         spec = self.catalogue.get(row.agent)
         session = Session(
             row,

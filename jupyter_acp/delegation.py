@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os.path
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from .events import JsonObject, Kind
 from .exceptions import AgentError, ExecutorError, RequestError
@@ -21,7 +22,9 @@ from .kernel_exec.base import Executor, Run
 from .kernel_exec.terminals import ClientTerminals, Started
 from .records import delegated_ended, delegated_started
 from .store import Store
-from .turnchanges import TurnChanges
+
+if TYPE_CHECKING:  # loaded with the first session: a server's start does not wait for it
+    from .turnchanges import TurnChanges
 
 log = logging.getLogger(__name__)
 

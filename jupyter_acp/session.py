@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from . import agentoptions, options
 from .access import FULL_ACCESS
@@ -46,9 +47,11 @@ from .runner_link import RunnerLost, TakenOver
 from .sessionfile import SessionFile
 from .store import Store
 from .turn import StopReason, TurnEvent, TurnState
-from .turnchanges import TurnChanges
 from .turnloop import Prepared, TurnLoop
 from .turnqueue import TurnQueue
+
+if TYPE_CHECKING:  # loaded with the first session: a server's start does not wait for it
+    from .turnchanges import TurnChanges
 
 log = logging.getLogger(__name__)
 

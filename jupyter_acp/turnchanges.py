@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Collection
 
-from .diffs.report import FileChange
+from .diffs.report import FileChange, totals
 from .diffs.tracker import ChangeTracker
 from .events import JsonObject
 
@@ -77,6 +77,10 @@ class TurnChanges:
         except Exception:  # no mistake in here may keep a turn from its end
             log.exception("session=%s turn=%s its changes are not known", self._session_id, turn_id)
         return []
+
+    def totals(self, files: list[FileChange]) -> JsonObject | None:
+        """See `report.totals`."""
+        return totals(files)
 
     async def diff(self, turn_id: str) -> JsonObject:
         """See `ChangeTracker.diff`."""

@@ -14,11 +14,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .agent import Agent
 from .conversation import Conversation
-from .diffs.report import totals
 from .events import JsonObject, Kind
 from .exceptions import AgentError, AgentExited, RequestError, SessionLost, StoreError
 from .host import AgentHost
@@ -28,8 +27,10 @@ from .jsonrpc import Connection
 from .questions import Questions
 from .records import Change, TurnRow
 from .turn import StopReason, TurnEvent, TurnState, stop_reason
-from .turnchanges import TurnChanges
 from .turnqueue import TurnQueue
+
+if TYPE_CHECKING:  # loaded with the first session: a server's start does not wait for it
+    from .turnchanges import TurnChanges
 
 log = logging.getLogger(__name__)
 
@@ -307,7 +308,7 @@ class TurnLoop:
             self._journal.append(Kind.FILE_CHANGED, file.to_json(), turn=turn.id)
         turn = self._turns.active
         assert turn is not None
-        changes = totals(files)
+        changes = self._changes.totals(files)
         self._conversation.add_answer(turn, str(self._inbox.answer), reason, error, changes)
         self._turns.finish(turn, reason, error, changes)
         self._inbox.turn = None

@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from jupyter_acp.agentspec import AgentSpec
 from jupyter_acp.app import AcpExtension
 from jupyter_acp.events import Kind
-from jupyter_acp.handlers import PROJECT_SIDE, ROUTES
+from jupyter_acp.handlers import ROUTES, project_side_routes
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
 METHODS = {"get", "post", "patch", "put", "delete"}
@@ -30,7 +30,7 @@ def test_the_openapi_document_has_exactly_the_routes_and_methods_of_the_url_tabl
     written = {(path, method) for path, item in document["paths"].items() for method in METHODS & set(item)}
     served = {
         (_template(pattern), method)
-        for pattern, handler in ROUTES + PROJECT_SIDE
+        for pattern, handler in ROUTES + project_side_routes()
         for method in METHODS
         if method in vars(handler)
     }

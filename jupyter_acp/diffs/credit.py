@@ -8,7 +8,7 @@ done it by what its tool calls say; else to all, marked shared. What changed whi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from jupyter_acp.events import JsonObject
@@ -25,8 +25,7 @@ Changes: TypeAlias = dict[str, tuple[Entry | None, Entry | None]]
 """By path what was there and what is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(NamedTuple):
     """A file that a turn has changed. `shared`: others may have changed it too, in between or at the same time."""
 
     before: Entry | None
@@ -129,7 +128,7 @@ class Turn:
         if known is None:
             self.touched[path] = Touch(before, after, shared)
         else:
-            self.touched[path] = replace(known, after=after, shared=known.shared or shared or known.after != before)
+            self.touched[path] = known._replace(after=after, shared=known.shared or shared or known.after != before)
 
 
 def credit(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from jupyter_acp.events import JsonObject
 
-from .notebooks import cells
 from .shadow import Entries, Entry, Shadow
 
 Change: TypeAlias = Literal["added", "modified", "deleted", "renamed"]
@@ -20,8 +18,7 @@ _FILE_LIMIT = 400_000
 _LIMIT = 4_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileChange:
+class FileChange(NamedTuple):
     """One file that a turn has changed.
 
     Attributes
@@ -76,8 +73,7 @@ async def changes(shadow: Shadow, name: str) -> list[FileChange]:
         found.append(FileChange(path=path, change=change, large=True))
     shared, delegated, reported = set(note["shared"]), set(note["delegated"]), note["reported"]
     marked = [
-        replace(
-            file,
+        file._replace(
             path=reported.get(file.path, file.path),
             reported=file.path in reported,
             shared=file.path in shared or file.old_path in shared,
@@ -108,6 +104,8 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
         told[file.path] = {**file.to_json(), "diff": text, **cut, "state": state}
     books = [file for file in files if file.path.endswith(".ipynb") and not (file.large or file.reported)]
     if books:
+        from .notebooks import cells  # seldom wanted
+
         pairs = [
             (await _text(shadow, before.get(file.old_path or file.path)), await _text(shadow, after.get(file.path)))
             for file in books
@@ -169,9 +167,9 @@ def _parsed(output: bytes) -> list[FileChange]:
         added, removed, path = fields[at].split("\t", 2)
         at += 1 if path else 3  # of a renamed file both names follow
         if added == "-":
-            files[place] = replace(file, binary=True)
+            files[place] = file._replace(binary=True)
         else:
-            files[place] = replace(file, added=int(added), removed=int(removed))
+            files[place] = file._replace(added=int(added), removed=int(removed))
     return files
 
 

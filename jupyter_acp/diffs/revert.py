@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jupyter_acp.exceptions import Conflict, NotFound
 from jupyter_acp.kernel_exec.paths import Root
@@ -16,8 +16,7 @@ from .shadow import Entry, Shadow
 _LINK = "120000"
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """What a file is to be."""
 
     data: bytes

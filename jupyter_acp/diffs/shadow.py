@@ -16,8 +16,8 @@ import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import AcpError
@@ -51,8 +51,7 @@ class GitFailed(AcpError):
     """Git is missing, took too long, or refused; the message is for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file as git names it: `mode` (100644, 100755, 120000 a link) and the id of its contents."""
 
     mode: str
@@ -80,6 +79,8 @@ class Shadow:
         self.root = root
         self._timeout = timeout
         self._git = shutil.which("git")
+        # when the index was written that no file is read again for
+        self._trusted = 0.0
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LC_ALL": "C",
@@ -118,6 +119,7 @@ class Shadow:
 
     async def changed(self, scopes: Iterable[str]) -> list[str]:
         """The files beneath `scopes` that differ from the index, new and gone ones included, ignored ones left out."""
+        await self._trust_index()
         listing = ("ls-files", "-z", "-m", "-d", "-o", "--exclude-standard")
         found = _paths(await self._run(*listing, "--", *scopes))
         paths = [path for path in found if not path.endswith("/")]
@@ -129,6 +131,20 @@ class Shadow:
                     (inner if path.endswith("/") else paths).append(folder + path)
             nested = inner
         return sorted(set(paths))
+
+    async def _trust_index(self) -> None:
+        """Have git write its index again, once, in a later second than the last time.
+
+        At each look it reads all files anew that were changed in the second in which the index was written: they could
+        have been changed again with the same time.
+        """
+        try:
+            written = (self.folder / "index").stat().st_mtime
+        except FileNotFoundError:
+            return
+        if written != self._trusted and time.time() >= int(written) + 1:
+            await self._run("update-index", "--force-write-index")
+            self._trusted = (self.folder / "index").stat().st_mtime
 
     async def _inside(self, folder: str) -> list[str]:
         """All files of a repository in the project, by its own `.gitignore`."""

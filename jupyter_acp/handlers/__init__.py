@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base import ProjectAccess
 from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
 from .events import EventsHandler, SubscribeHandler
-from .project_side import CommandSocket, FilesHandler, ProjectSide, ProjectSideHandler
 from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
 from .sessions import (
     ForkHandler,
@@ -28,6 +27,9 @@ from .turns import (
     TurnsHandler,
     UploadsHandler,
 )
+
+if TYPE_CHECKING:
+    from .project_side import ProjectSide
 
 PROJECT = r"/projects/(?P<project_id>[^/]+)"
 SESSION = PROJECT + r"/sessions/(?P<session_id>[^/]+)"
@@ -63,12 +65,15 @@ ROUTES: list[tuple[str, type[Any]]] = [
 ]
 
 
-#: only where this server serves its project to a coordinator elsewhere
-PROJECT_SIDE: list[tuple[str, type[Any]]] = [
-    (r"/project-side", ProjectSideHandler),
-    (r"/project-side/files", FilesHandler),
-    (r"/project-side/commands", CommandSocket),
-]
+def project_side_routes() -> list[tuple[str, type[Any]]]:
+    """The routes of a server that serves its project to a coordinator elsewhere. Loaded only there."""
+    from .project_side import CommandSocket, FilesHandler, ProjectSideHandler
+
+    return [
+        (r"/project-side", ProjectSideHandler),
+        (r"/project-side/files", FilesHandler),
+        (r"/project-side/commands", CommandSocket),
+    ]
 
 
 def handlers(access: ProjectAccess, side: ProjectSide | None = None) -> list[tuple[str, type[Any], dict[str, Any]]]:
@@ -76,5 +81,5 @@ def handlers(access: ProjectAccess, side: ProjectSide | None = None) -> list[tup
     table: list[tuple[str, type[Any], dict[str, Any]]]
     table = [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
     if side is not None:
-        table += [("/api/acp" + pattern, handler, {"side": side}) for pattern, handler in PROJECT_SIDE]
+        table += [("/api/acp" + pattern, handler, {"side": side}) for pattern, handler in project_side_routes()]
     return table

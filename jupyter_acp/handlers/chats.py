@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from ..exceptions import BadRequest, Unavailable
-from ..export import to_markdown
 from ..projects.base import Role
 from .base import AcpHandler, route
 
@@ -71,6 +70,8 @@ class ExportHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str, session_id: str) -> None:
+        from ..export import to_markdown  # seldom wanted
+
         coordinator = self.coordinator(project_id)
         session = await coordinator.get(session_id)
         detail = self.get_query_argument("detail", "compact")

@@ -7,12 +7,12 @@ import pytest
 from jupyter_server.auth.authorizer import Authorizer
 from tornado.httpclient import HTTPClientError
 
-from jupyter_acp.handlers import PROJECT_SIDE, ROUTES
+from jupyter_acp.handlers import ROUTES, project_side_routes
 
 METHODS = ("get", "post", "patch", "put", "delete")
 CALLS = [
     (re.sub(r"\(\?P<\w+>\[\^/\]\+\)", "local", pattern.replace("/?", "")), method.upper())
-    for pattern, handler in ROUTES + PROJECT_SIDE
+    for pattern, handler in ROUTES + project_side_routes()
     for method in METHODS
     if method in vars(handler)
 ]
