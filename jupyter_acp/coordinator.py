@@ -235,6 +235,9 @@ class Coordinator:
         await asyncio.gather(*(session.detach(write=write) for session in sessions), return_exceptions=True)
         self._sessions.clear()
         self._failed.clear()
+        # made anew when the project is had again: another server may have written there meanwhile
+        if (tracker := vars(self).pop("tracker", None)) is not None:
+            await tracker.close()
 
     async def _close_store(self, reason: StoreError | None) -> None:
         if self._ownership is not None:
@@ -277,8 +280,6 @@ class Coordinator:
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)
         await self._detach(write=True)
-        if "tracker" in vars(self):
-            await self.tracker.close()
         await self._close_store(None)
 
     def summaries(self) -> list[JsonObject]:

@@ -247,6 +247,7 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.changes.close()
         await self.questions.close()
 
     # --- commands ----------------------------------------------------------------------------------------------------

@@ -90,6 +90,12 @@ class TurnChanges:
         """See `ChangeTracker.revert`."""
         return await self._tracker.revert(self.name(turn_id), paths)
 
+    async def close(self) -> None:
+        """Begin no look any more. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def _spawn(self, work: asyncio.Future[None]) -> None:
         self._tasks.add(work)
         work.add_done_callback(self._done)

@@ -21,7 +21,7 @@ import stat
 import sys
 import time
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ LARGE = "large"
 UNKNOWN = "the server was stopped before it had looked at the files"
 #: a moment that everything is before
 EVER = 1 << 63
-#: files of a turn that are known only from what its agent says
+#: files of a turn whose changes are remembered as its agent tells them, should no look see them
 REPORTED = 100
 #: after a look that failed (git is missing, a folder is too large) the next is tried
 AGAIN_SECONDS = 300.0
@@ -118,7 +118,10 @@ class ChangeTracker:
         if turn := self._turns.get(name):
             turn.call(data, [path for path in map(self.relative, _named(data)) if path is not None])
             for path, before, after in _reported(data):
-                turn.reports(self.relative(path) or path, before, after)
+                name = self.relative(path) or path
+                is_small = len(before or "") + len(after) <= self._max_size
+                if is_small and (name in turn.reported or len(turn.reported) < REPORTED):
+                    turn.reports(name, before, after)
 
     async def writes(self, name: str, path: str) -> None:
         """A turn is about to have us write a file: what is there is kept, also where git would ignore it."""
@@ -149,8 +152,10 @@ class ChangeTracker:
         now = _now()
 
         async def end() -> list[FileChange]:
-            await self._look_at_all(now, turn.delegated)
-            del self._turns[name]
+            try:
+                await self._look_at_all(now, turn.delegated)
+            finally:
+                self._turns.pop(name, None)
             if turn.incomplete == UNKNOWN and await self.shadow.note(name) is not None:
                 # a crash came between this record and that of the turn's end
                 found = await changes(self.shadow, name)
@@ -168,15 +173,15 @@ class ChangeTracker:
 
     async def diff(self, name: str) -> JsonObject:
         """What a turn has changed, of one that runs up to now; see `report.shown`."""
-        return await self._alone(self._diff(name, _now()))
-
-    async def _diff(self, name: str, now: Moment) -> JsonObject:
-        turn = self._turns.get(name)
-        if turn is not None:
-            await self._look_at_all(now, turn.delegated)
-            await self._record(name, turn)
+        await self._alone(self._record_so_far(name, _now()))
+        # not under the lock: notebooks take long, and turns that end would wait
         told = await shown(self.shadow, name)
         return told if self.shadow.is_made() else {**told, "incomplete": self.missing}
+
+    async def _record_so_far(self, name: str, now: Moment) -> None:
+        if (turn := self._turns.get(name)) is not None:
+            await self._look_at_all(now, turn.delegated)
+            await self._record(name, turn)
 
     async def revert(self, name: str, paths: Collection[str] | None = None) -> list[str]:
         """Bring files of a record back to what they were before the turn: all of them, or those named; which they were.
@@ -193,8 +198,7 @@ class ChangeTracker:
         before, after = await self.shadow.states(name)
         wanted = with_both_names(await changes(self.shadow, name), paths)
         states = {path: (before.get(path), after.get(path)) for path in wanted}
-        named = {} if paths is None else dict.fromkeys(paths, True)
-        shared = [path for path in note["shared"] if path in wanted and path not in named]
+        shared = [path for path in note["shared"] if path in wanted and path not in (paths or ())]
         await self._look_at_all(now)  # what running turns have done is theirs, this is not
         contents = await check(self.shadow, states, shared=shared, large=note["large"])
         await asyncio.to_thread(put_back, self.shadow.root, contents)
@@ -203,35 +207,35 @@ class ChangeTracker:
 
     async def forget(self, session: str) -> None:
         """Remove the records of a session's turns that have ended; their contents go as soon as no turn runs."""
-        await self._alone(self._forget(prefix=f"{session}/"))
+        with self._told("changes were not removed"):
+            await self._alone(self._forget(prefix=f"{session}/"))
 
     async def keep_limits(self, *, days: float, size: int) -> None:
         """Remove records older than `days`, and the older half while all take more than `size` bytes; 0: no limit."""
         oldest = time.time() - days * 86400 if days > 0 else 0.0
-        await self._alone(self._forget(until=oldest))
-        while 0 < size < await asyncio.to_thread(_used, self.shadow.folder):
-            made = sorted((await self.shadow.records()).values())
-            if not made or self._turns:
-                break
-            await self._alone(self._forget(until=made[len(made) // 2]))
-        if not self._turns:
-            await self._alone(self._pack())
-
-    async def _pack(self) -> None:
-        try:
-            await self.shadow.pack()
-        except GitFailed as exc:
-            log.warning("%s: %s", self.shadow.root, exc)
+        with self._told("old changes were not removed"):
+            await self._alone(self._forget(until=oldest))
+            while 0 < size < await asyncio.to_thread(_used, self.shadow.folder):
+                made = sorted((await self.shadow.records()).values())
+                if not made or self._turns:
+                    break
+                await self._alone(self._forget(until=made[len(made) // 2]))
+            if not self._turns:
+                await self._alone(self.shadow.pack())
 
     async def _forget(self, *, prefix: str = "", until: float = math.inf) -> None:
+        records = await self.shadow.records(prefix)
+        names = [name for name, made in records.items() if made <= until and name not in self._turns]
+        if names or self._uncleaned:
+            await self.shadow.forget(names, clean=not self._turns)
+            self._uncleaned = bool(self._turns)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
         try:
-            records = await self.shadow.records(prefix)
-            names = [name for name, made in records.items() if made <= until and name not in self._turns]
-            if names or self._uncleaned:
-                await self.shadow.forget(names, clean=not self._turns)
-                self._uncleaned = bool(self._turns)
+            yield
         except GitFailed as exc:
-            log.warning("%s: old changes were not removed: %s", self.shadow.root, exc)
+            log.warning("%s: %s: %s", self.shadow.root, what, exc)
 
     async def close(self) -> None:
         """Return once nothing is at work here."""
@@ -399,7 +403,7 @@ class ChangeTracker:
             else:
                 before[path], after[path] = touch.before, touch.after
         try:
-            for number, path in enumerate(unseen[:REPORTED]):
+            for number, path in enumerate(unseen):
                 place = f".acp/reported/{number}"  # where no file of the project is ever recorded
                 note["reported"][place] = path
                 before[place], after[place] = [
