@@ -65,9 +65,17 @@ class FileChange(NamedTuple):
 async def changes(shadow: Shadow, name: str) -> list[FileChange]:
     """The files of a record, by path."""
     note = await shadow.note(name)
-    if note is None:
-        return []
-    found = _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
+    return [] if note is None else _marked(note, await _differing(shadow, name))
+
+
+async def _differing(shadow: Shadow, name: str) -> list[FileChange]:
+    """As git tells them, in its order."""
+    return _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
+
+
+def _marked(note: JsonObject, differing: Sequence[FileChange]) -> list[FileChange]:
+    """What git tells and the note adds, by path."""
+    found = list(differing)
     for path, (before, after) in note["large"].items():
         change: Change = "added" if before is None else "deleted" if after is None else "modified"
         found.append(FileChange(path=path, change=change, large=True))
@@ -92,9 +100,12 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
     it is as the turn left it, `reverted` where it is as before the turn, else `changed`.
     """
     note = await shadow.note(name)
-    files = await changes(shadow, name)
-    texts = await diffs(shadow, name) if note is not None else {}
-    before, after = await shadow.states(name) if note is not None else ({}, {})
+    if note is None:
+        return {"files": [], "added": 0, "removed": 0, "incomplete": None}
+    differing = await _differing(shadow, name)
+    files = _marked(note, differing)
+    texts = await _texts(shadow, name, note, differing)
+    before, after = await shadow.states(name)
     now = await shadow.now({path for file in files if not (file.large or file.reported) for path in file.names})
     told: dict[str, JsonObject] = {}
     for file in files:
@@ -117,7 +128,7 @@ async def shown(shadow: Shadow, name: str) -> JsonObject:
         "files": list(told.values()),
         "added": sum(file.added for file in files),
         "removed": sum(file.removed for file in files),
-        "incomplete": note["incomplete"] if note else None,
+        "incomplete": note["incomplete"],
     }
 
 
@@ -132,15 +143,15 @@ async def _text(shadow: Shadow, entry: Entry | None) -> str | None:
     return None if entry is None else (await shadow.contents(entry.blob)).decode(errors="replace")
 
 
-async def diffs(shadow: Shadow, name: str) -> dict[str, tuple[str, bool]]:
-    """The unified diff of each file of a record by its (new) path, and whether its end was cut off."""
-    note = await shadow.note(name)
-    reported = note["reported"] if note else {}
-    files = _parsed(await shadow.difference(name, "-z", "--raw", "--numstat"))
+async def _texts(
+    shadow: Shadow, name: str, note: JsonObject, differing: Sequence[FileChange]
+) -> dict[str, tuple[str, bool]]:
+    """The unified diff of each file by its (new) path, and whether its end was cut off."""
+    reported = note["reported"]
     patches = _split(await shadow.difference(name, "--patch"))
     found: dict[str, tuple[str, bool]] = {}
     left = _LIMIT
-    for file, patch in zip(files, patches, strict=True):
+    for file, patch in zip(differing, patches, strict=True):
         text = patch.decode(errors="replace")
         if file.path in reported:
             text = text.replace(file.path, reported[file.path].lstrip("/"))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_acp.diffs.report import diffs
 from jupyter_acp.diffs.shadow import Entry, Shadow
 from jupyter_acp.diffs.tracker import ChangeTracker, _now
 from jupyter_acp.exceptions import Conflict, NotFound
@@ -49,6 +48,11 @@ class Project:
             await asyncio.to_thread(os.sched_yield)
         self.tracker.begin(name, scope)
         await self.tracker.settle()
+
+    async def diffs(self, name: str) -> dict[str, tuple[str, bool]]:
+        """The unified diffs of a turn by path, and whether their ends are left out."""
+        files = (await self.tracker.diff(name))["files"]
+        return {file["path"]: (file["diff"], "truncated" in file) for file in files if not file.get("large")}
 
     async def ended(self, name: str) -> dict[str, str]:
         """By path the kind of change, and what else there is to say of it."""
@@ -102,7 +106,7 @@ async def test_new_changed_removed_and_renamed_files_are_told_with_their_lines(p
         "new/n.txt": "added +1 -0",
         "sub/c.txt": "deleted +0 -1",
     }
-    told = await diffs(project.tracker.shadow, "s/t1")
+    told = await project.diffs("s/t1")
     assert told["a.txt"][0].endswith("@@ -1,3 +1,4 @@\n one\n-two\n+2\n three\n+four\n")
     assert "rename from b.txt" in told["b2.txt"][0]
 
@@ -177,7 +181,7 @@ async def test_a_file_that_became_a_link_is_shown_as_both(project: Project) -> N
     (project.root / "a.txt").symlink_to("b.txt")
     project.write("sub/c.txt", "x\n")
     assert await project.ended("s/t1") == {"a.txt": "modified +1 -3", "sub/c.txt": "modified +1 -1"}
-    told = await diffs(project.tracker.shadow, "s/t1")
+    told = await project.diffs("s/t1")
     assert told["a.txt"][0].count("diff --git") == 2
     assert told["sub/c.txt"][0].endswith("-c\n+x\n")
 
@@ -273,7 +277,7 @@ async def test_a_name_is_only_a_name(project: Project, name: str) -> None:
     await project.begin("s/t1")
     project.write(name, "2\n")
     assert await project.ended("s/t1") == {name: "modified +1 -1"}
-    assert list(await diffs(project.tracker.shadow, "s/t1")) == [name]
+    assert list(await project.diffs("s/t1")) == [name]
     await project.tracker.revert("s/t1", [name])
     assert project.read(name) == "1\n"
 
@@ -517,7 +521,7 @@ async def test_edits_that_cannot_be_seen_are_told_as_the_agent_reports_them(proj
         (outside, "added", 1, 0, True),
         ("x.log", "modified", 1, 1, True),
     ]
-    texts = await diffs(project.tracker.shadow, "s/t1")
+    texts = await project.diffs("s/t1")
     assert texts["x.log"][0].endswith("--- a/x.log\n+++ b/x.log\n@@ -1 +1 @@\n-one\n+two\n")
     with pytest.raises(NotFound, match=r"has not changed x\.log"):
         await project.tracker.revert("s/t1", ["x.log"])
