@@ -91,7 +91,7 @@ class AcpExtension(ExtensionApp):
             raise OSError("jupyter_acp needs Linux or macOS; on Windows run Jupyter inside WSL")
         assert self.serverapp is not None
         root = Path(self.serverapp.root_dir)
-        projects = LocalProjects(root)
+        projects = LocalProjects(root, parent=self)
         data = Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
         runtime = Path(self.runtime_dir) if self.runtime_dir else Path(jupyter_runtime_dir()) / "acp"
         catalogue = Catalogue.load(

@@ -1,11 +1,14 @@
-"""What the coordinator knows of a project: its name, its folder, and what a person may do in it."""
+"""What the coordinator knows of a project: its name, its folder, where it runs, and what a person may do in it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, TypeAlias
+
+from traitlets.config import LoggingConfigurable
 
 
 class Role(StrEnum):
@@ -21,22 +24,81 @@ class Role(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+Network: TypeAlias = Literal["none", "providers", "full"]
+"""What a container reaches: nothing, the configured model providers through our proxy, or everything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """The container that a project runs in.
+
+    Attributes
+    ----------
+    image
+        A local image; none is ever pulled.
+    network
+        See `Network`.
+    memory
+        As podman's `--memory` takes it, for example `2g`.
+    cpus
+        How many, fractions too.
+    pids
+        Processes and threads at once, at most.
+    mounts
+        Folders of this machine, by where they are to be read in the container: programs of agents, say.
+    idle_timeout
+        Seconds without an agent or a command until the container is stopped.
+    """
+
+    image: str
+    network: Network = "providers"
+    memory: str = "2g"
+    cpus: float = 2.0
+    pids: int = 512
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    idle_timeout: float = 1800.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """One project. `root` is its real folder on the coordinator's machine."""
+    """One project.
+
+    Attributes
+    ----------
+    root
+        Its real folder on the coordinator's machine.
+    place
+        The same folder as its agents and commands name it.
+    container
+        Where it runs; None: on this machine.
+    agents
+        The agents that may be used here, with the placement of each, None for that of the catalogue; None: all.
+    requester_decides
+        Whether only the person whose turn it is may answer what the agent asks in it.
+    token_limit
+        Tokens of model providers that it may use in a day; 0: no limit.
+    """
 
     id: str
     name: str
     root: Path
+    place: str
+    container: ContainerSpec | None = None
+    agents: Mapping[str, str | None] | None = None
+    requester_decides: bool = False
+    token_limit: int = 0
 
 
-class ProjectDirectory(Protocol):
-    """Where projects come from."""
+class ProjectDirectory(LoggingConfigurable):
+    """Where projects come from. Name a subclass of yours in `AcpExtension.projects_class`."""
 
     def projects(self) -> list[Project]:
-        """Every project there is."""
-        ...
+        """Every project there is, as of the last `refresh`. Must not block."""
+        raise NotImplementedError
 
     def role(self, project: Project, username: str) -> Role | None:
-        """What a person may do in a project; None: not a member, and must not learn that it exists."""
-        ...
+        """What a person may do in a project; None: not a member, and must not learn that it exists. Must not block."""
+        raise NotImplementedError
+
+    async def refresh(self) -> None:
+        """Look again at where they come from. Called twice a second; no error of its source may leave it."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from .base import Project, Role
+from .base import Project, ProjectDirectory, Role
 
 
-class LocalProjects:
+def local_project(root: Path) -> Project:
+    """The project of this server's own folder."""
+    resolved = root.resolve()
+    return Project(id="local", name=resolved.name or "/", root=resolved, place=str(resolved))
+
+
+class LocalProjects(ProjectDirectory):
     """A project directory with one project, `local`."""
 
-    def __init__(self, root: Path) -> None:
-        resolved = root.resolve()
-        self._project = Project(id="local", name=resolved.name or "/", root=resolved)
+    def __init__(self, root: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._project = local_project(root)
 
     def projects(self) -> list[Project]:
         """The one project."""
