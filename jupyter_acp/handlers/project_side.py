@@ -24,7 +24,8 @@ from ..exceptions import BadRequest, ExecutorError
 from ..kernel_exec.base import Exit
 from ..kernel_exec.local import LocalCommand, LocalExecutor
 from ..kernel_exec.sandbox import Sandbox
-from ..kernel_exec.server import WINDOW, error_to
+from ..kernel_exec.server import WINDOW
+from ..kernel_exec.server_link import error_to
 from .base import AcpHandler, AcpSocket, route
 
 log = logging.getLogger(__name__)

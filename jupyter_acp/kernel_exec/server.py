@@ -20,44 +20,34 @@ import json
 import os
 import secrets
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
 
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.netutil import Resolver
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
-from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError
 
 from jupyter_acp.events import JsonObject
-from jupyter_acp.exceptions import ExecutorError, PathOutside
-from jupyter_acp.kernel_exec.base import Exit, FileMissing, OnBytes, OnExit, OnOutput, Run, finish_all
+from jupyter_acp.exceptions import ExecutorError
+from jupyter_acp.kernel_exec.base import Exit, OnBytes, OnExit, OnOutput, Run, finish_all
 from jupyter_acp.kernel_exec.output import Output
 from jupyter_acp.kernel_exec.sandbox import Sandbox
-
-ROUTE = "api/acp/project-side"
-REASONS: dict[str, type[ExecutorError]] = {
-    "file_missing": FileMissing,
-    "path_outside": PathOutside,
-    "failed": ExecutorError,
-}
-"""What went wrong over there, by the name that it has on the way; the most exact first."""
+from jupyter_acp.kernel_exec.server_link import (
+    CALL,
+    MAX_WORDS,
+    Peer,
+    ServerLink,
+    Unreachable,
+    error_from,
+    hang_up,
+    hear,
+    json_object,
+)
 
 WINDOW = 2 << 20  # bytes of a command's output that may be on their way
 _MORE = WINDOW // 4
 _PIECE = 64 << 10  # bytes that are typed at once
-_CONNECT = 5.0  # seconds
-_CALL = 60.0
 _POLL = 5.0
 _KILL_WITHIN = 5.0
-_PING = 60.0  # a connection that is gone without a word is given up after twice that
-_RETRY = 0.05
-_MAX_BODY = 64 << 20
-_MAX_FRAME = 4 << 20
-_MAX_WORDS = 2000
 
 
 class ServerExecutor:
@@ -80,6 +70,8 @@ class ServerExecutor:
     sandbox
         What confines writes and commands at the time of a call, by its workspace and network; the rest is that
         side's. None: nothing but the project's root.
+    peer, version
+        See `ServerLink`.
     """
 
     def __init__(
@@ -92,53 +84,35 @@ class ServerExecutor:
         max_output_limit: int = 8 << 20,
         start_timeout: float = 30.0,
         sandbox: Callable[[], Sandbox | None] = lambda: None,
+        peer: Peer = lambda sock: None,
+        version: str | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
-            raise ValueError("the URL of a project's server is http(s)://host/..., without a password")
-        if parts.query or parts.fragment:
-            raise ValueError("the URL of a project's server has no query: the token is given apart")
-        self._url, self._socket = url.rstrip("/"), socket
-        self._secure = "s" if parts.scheme == "https" else ""
-        # a unix socket has no host, and Jupyter Server takes requests for unknown names to be attacks
-        self._base = f"://{'localhost' if socket else parts.netloc}{parts.path.rstrip('/')}/{ROUTE}"
-        self._token = token
+        self.link = ServerLink(url, token, unix_socket=socket, peer=peer, version=version)
         self._output_limit = output_limit
         self._max_output_limit = max_output_limit
         self._start_timeout = start_timeout
         self._sandbox = sandbox
-        self._client: SimpleAsyncHTTPClient | None = None
         self._commands: set[ServerCommand] = set()
-        self._closing: set[asyncio.Future[Any]] = set()
         self._stopped = False
 
     async def start(self) -> None:
         """See `Executor.start`. Waits for a server that does not answer yet; one that refuses is not asked again."""
-        reason: Exception = self._unreachable(TimeoutError("it does not answer"))
-        try:
-            async with asyncio.timeout(self._start_timeout):
-                while True:
-                    try:
-                        return await self._greet()
-                    except Unreachable as exc:
-                        reason = exc
-                    await asyncio.sleep(_RETRY)
-        except TimeoutError as exc:
-            raise ExecutorError(f"{reason} (waited {self._start_timeout:g} s)") from exc
+        self._check_running()
+        await self.link.wait(self._start_timeout)
 
     async def poll(self) -> int | None:
         """See `Executor.poll`."""
         if self._stopped:
             return 0
         try:
-            await self._greet(_POLL)
+            await self.link.greet(_POLL)
         except ExecutorError:
             return 1
         return None
 
     def get_state(self) -> JsonObject:
         """See `Executor.get_state`. Commands end with their sockets, so nothing is left to be found again."""
-        return {"url": self._url, "socket": self._socket}
+        return {"url": self.link.url, "socket": self.link.unix_socket}
 
     def load_state(self, state: JsonObject) -> None:
         """See `Executor.load_state`. Never sends the token anywhere else."""
@@ -151,7 +125,8 @@ class ServerExecutor:
         for name, value in (("line", line), ("limit", limit)):
             if value is not None:
                 query[name] = b"%d" % value
-        data = await self._fetch("GET", "/files", query)
+        self._check_running()
+        data = await self.link.fetch("GET", "/files", query)
         try:
             return data.decode()
         except UnicodeDecodeError as exc:
@@ -161,7 +136,8 @@ class ServerExecutor:
         """See `Executor.write_text_file`."""
         query = {"path": _encoded(path), "sandbox": json.dumps(self._confinement()).encode()}
         # with lone surrogates, so that it is that side which says that they cannot be written
-        await self._fetch("PUT", "/files", query, text.encode("utf-8", "surrogatepass"))
+        self._check_running()
+        await self.link.fetch("PUT", "/files", query, text.encode("utf-8", "surrogatepass"))
 
     async def spawn(
         self,
@@ -193,7 +169,7 @@ class ServerExecutor:
             "sandbox": self._confinement(),
         }
         try:
-            await started.start(await self._connect(), asked)
+            await started.start(await self.link.connect("/commands"), asked)
             self._check_running()
         except BaseException:
             started.let_go()
@@ -207,11 +183,7 @@ class ServerExecutor:
         try:
             await finish_all(command.close() for command in list(self._commands))
         finally:
-            if self._closing:
-                await asyncio.wait(self._closing, timeout=_CONNECT)
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+            await self.link.close()
 
     def _check_running(self) -> None:
         if self._stopped:
@@ -223,109 +195,6 @@ class ServerExecutor:
             return None
         workspace = None if sandbox.workspace is None else str(sandbox.workspace)
         return {"workspace": workspace, "network": sandbox.network}
-
-    async def _greet(self, timeout: float | None = None) -> None:
-        """Return where a project can be asked for things."""
-        body = await self._fetch("GET", "", {}, timeout=timeout)
-        try:
-            _object(body)["version"]
-        except (KeyError, ValueError) as exc:
-            raise ExecutorError(f"{self._place}: that is no project's server") from exc
-
-    async def _fetch(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, bytes],
-        body: bytes | None = None,
-        timeout: float | None = None,
-    ) -> bytes:
-        self._check_running()
-        request = self._request("http", path + ("?" + urlencode(query, quote_via=quote) if query else ""))
-        request.method, request.request_timeout = method, timeout or _CALL
-        request.body = body  # type: ignore[assignment]  # a property, which takes None as well
-        if self._client is None:
-            self._client = SimpleAsyncHTTPClient(
-                force_instance=True, max_clients=100, max_body_size=_MAX_BODY, max_buffer_size=_MAX_BODY, **self._way
-            )
-        answering = self._client.fetch(request, raise_error=False)
-        try:
-            response = await asyncio.shield(answering)
-        except asyncio.CancelledError:
-            answering.add_done_callback(_hear)  # tornado would log as an error that nobody waits for it
-            raise
-        except (HTTPClientError, OSError, ValueError) as exc:
-            raise self._unreachable(exc) from exc
-        if response.code >= 300:
-            raise self._refused(response.code, response.body)
-        return response.body
-
-    async def _connect(self) -> WebSocketClientConnection:
-        """A WebSocket for a command."""
-        connecting = asyncio.ensure_future(
-            websocket_connect(
-                self._request("ws", "/commands"),
-                # the end of a unix socket is always told
-                ping_interval=None if self._socket else _PING,
-                ping_timeout=None if self._socket else _PING,
-                max_message_size=_MAX_FRAME,
-                **self._way,
-            )
-        )
-        try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            self._closing.add(connecting)
-            connecting.add_done_callback(self._closing.discard)
-            connecting.add_done_callback(_hang_up_later)
-            raise
-        except HTTPClientError as exc:
-            raise (self._unreachable(exc) if exc.code == 599 else self._refused(exc.code, b"")) from exc
-        except (OSError, ValueError, WebSocketClosedError) as exc:
-            raise self._unreachable(exc) from exc
-
-    def _request(self, scheme: str, path: str) -> HTTPRequest:
-        return HTTPRequest(
-            f"{scheme}{self._secure}{self._base}{path}",
-            headers={"Authorization": f"token {self._read_token()}"},
-            connect_timeout=_CONNECT,
-            request_timeout=_CALL,
-            follow_redirects=False,  # the token is for nobody else
-            decompress_response=False,
-        )
-
-    def _read_token(self) -> str:
-        try:
-            token = self._token if isinstance(self._token, str) else self._token.read_text("ascii").strip()
-        except (OSError, ValueError) as exc:
-            raise ExecutorError(f"{self._place}: its token cannot be read: {exc}") from exc
-        if not token.isascii() or not token.isprintable():
-            raise ExecutorError(f"{self._place}: its token has characters that no token has")
-        return token
-
-    @property
-    def _way(self) -> dict[str, Any]:
-        return {"resolver": UnixResolver(self._socket)} if self._socket else {}
-
-    @property
-    def _place(self) -> str:
-        return self._socket or self._url
-
-    def _unreachable(self, exc: Exception) -> ExecutorError:
-        return Unreachable(f"{self._place}: the project's server cannot be reached: {exc}")
-
-    def _refused(self, status: int, body: bytes) -> ExecutorError:
-        with suppress(ValueError):
-            told = _object(body)
-            if str(told.get("reason")) in REASONS:
-                return error_from(told)
-        if status in (401, 403):
-            return ExecutorError(f"{self._place}: the project's server refuses our token")
-        if status == 404:
-            return ExecutorError(f"{self._place}: this server serves no project (AcpExtension.serve_project)")
-        if status in (502, 503, 504):
-            return Unreachable(f"{self._place}: the project's server cannot be reached: status {status}")
-        return ExecutorError(f"{self._place}: the project's server answered with status {status}")
 
 
 class ServerCommand:
@@ -373,7 +242,7 @@ class ServerCommand:
         self._socket = socket
         self._reading = asyncio.create_task(self._read(socket), name=f"output of command {self.id}")
         self._send({**asked, "more": WINDOW})
-        async with _within(_CALL, "the project's server does not answer"):
+        async with _within(CALL, "the project's server does not answer"):
             await self._started
         self._task = asyncio.create_task(self._follow(), name=f"command {self.id}")
 
@@ -396,7 +265,7 @@ class ServerCommand:
     async def resize(self, rows: int, columns: int) -> None:
         """See `Command.resize`."""
         self._check_running()
-        async with _within(_CALL, "the project's server does not answer"):
+        async with _within(CALL, "the project's server does not answer"):
             await self._call("resize", [rows, columns])
 
     async def wait(self) -> Exit:
@@ -451,9 +320,9 @@ class ServerCommand:
             self._grant()
         else:
             try:
-                self._told(_object(message))
+                self._told(json_object(message))
             except (KeyError, TypeError, ValueError) as exc:
-                self._lose(f"the project's server makes no sense: {exc!r}"[:_MAX_WORDS])
+                self._lose(f"the project's server makes no sense: {exc!r}"[:MAX_WORDS])
 
     async def _follow(self) -> None:
         await self._output.deliver(until=self._exited)
@@ -485,7 +354,7 @@ class ServerCommand:
             self._ended_by_that = True
             self._exited.set_result(Exit.of(-signal.SIGKILL))
         if self._socket is not None:
-            _hang_up(self._socket)
+            hang_up(self._socket)
 
     async def _call(self, name: str, value: object) -> None:
         """Have that side do something, and return when it is done."""
@@ -503,7 +372,7 @@ class ServerCommand:
     def _send(self, told: JsonObject) -> None:
         assert self._socket is not None
         with suppress(WebSocketClosedError):  # which `_read` is told
-            self._socket.write_message(json.dumps(told)).add_done_callback(_hear)
+            self._socket.write_message(json.dumps(told)).add_done_callback(hear)
 
     def _check_terminal(self) -> None:
         if self._run != "terminal":
@@ -515,50 +384,11 @@ class ServerCommand:
             raise ExecutorError(f"command {self.id} has ended")
 
 
-class Unreachable(ExecutorError):
-    """The project's server does not answer, or not any more."""
-
-
-class UnixResolver(Resolver):
-    """Leads every name to one unix socket."""
-
-    def initialize(self, path: str) -> None:
-        self._path = path
-
-    async def resolve(self, host: str, port: int, family: int = socket.AF_UNSPEC) -> list[tuple[int, Any]]:
-        """The one address that there is."""
-        return [(socket.AF_UNIX, self._path)]
-
-
-def error_to(exc: ExecutorError) -> JsonObject:
-    """An error as it goes over the wire."""
-    reason = next(name for name, kind in REASONS.items() if isinstance(exc, kind))
-    return {"message": str(exc), "reason": reason}
-
-
-def error_from(told: object) -> ExecutorError:
-    """The error that came over the wire; a TypeError where that is none."""
-    if not isinstance(told, dict):
-        raise TypeError("an error is an object")
-    return REASONS.get(str(told.get("reason")), ExecutorError)(str(told.get("message"))[:_MAX_WORDS])
-
-
 def _exit(told: JsonObject) -> Exit:
     code, name = told["code"], told["signal"]
     if not ((type(code) is int and name is None) or (code is None and type(name) is str)):
         raise ValueError("an exit is a code or a signal")
     return Exit(code=code, signal=name)
-
-
-def _object(text: str | bytes) -> JsonObject:
-    """A JSON object; ValueError for anything else."""
-    try:
-        told = json.loads(text)
-    except RecursionError as exc:
-        raise ValueError("nested too deeply") from exc
-    if not isinstance(told, dict):
-        raise ValueError("not an object")
-    return told
 
 
 def _encoded(path: str) -> bytes:
@@ -586,22 +416,3 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
     else:
         future.set_exception(error)
         future.exception()  # nobody may wait for it
-
-
-def _hear(sent: asyncio.Future[Any]) -> None:
-    """Take note of an error, which somebody else is told."""
-    if not sent.cancelled():
-        sent.exception()
-
-
-def _hang_up(connected: WebSocketClientConnection) -> None:
-    protocol = connected.protocol
-    connected.close()
-    # tornado would keep the descriptor until the other side closes its end
-    if protocol is not None and protocol.stream is not None:
-        protocol.stream.close()
-
-
-def _hang_up_later(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        _hang_up(connecting.result())

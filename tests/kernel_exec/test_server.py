@@ -399,8 +399,8 @@ def test_an_answer_that_makes_no_sense_is_an_error(body: bytes, status: int) -> 
 
 
 def test_an_answer_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jupyter_acp.kernel_exec.server._MAX_BODY", 1 << 20)
-    monkeypatch.setattr("jupyter_acp.kernel_exec.server._CALL", 1.0)
+    monkeypatch.setattr("jupyter_acp.kernel_exec.server_link._MAX_BODY", 1 << 20)
+    monkeypatch.setattr("jupyter_acp.kernel_exec.server_link.CALL", 1.0)
 
     async def test() -> None:
         async with hostile() as there:
@@ -518,8 +518,13 @@ def test_the_first_output_is_heard_however_much_comes_right_after_it() -> None:
 
 
 def test_a_server_that_never_answers_does_not_hang_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("_CALL", 0.5), ("_POLL", 0.2), ("_KILL_WITHIN", 0.2)):
-        monkeypatch.setattr(f"jupyter_acp.kernel_exec.server.{name}", seconds)
+    for name, seconds in (
+        ("server_link.CALL", 0.5),
+        ("server.CALL", 0.5),
+        ("server._POLL", 0.2),
+        ("server._KILL_WITHIN", 0.2),
+    ):
+        monkeypatch.setattr(f"jupyter_acp.kernel_exec.{name}", seconds)
 
     async def test() -> None:
         accepted: list[asyncio.StreamWriter] = []
