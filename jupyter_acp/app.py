@@ -21,6 +21,7 @@ from .handlers import handlers
 from .handlers.base import ProjectAccess
 from .projects.local import LocalProjects
 from .session import Limits
+from .sites.local import LocalSite, Machine
 from .store import Store
 from .terminaltabs import TerminalTabs
 
@@ -115,26 +116,30 @@ class AcpExtension(ExtensionApp):
 
             self.side = ProjectSide(root, hidden)
         settings = Settings(
-            runtime_dir=runtime,
             snapshots=data.parent / "snapshots",
             limits=limits,
-            environment=os.environ.copy(),
             follow_changes=self.follow_changes,
             end_turns_on_stop=self.end_turns_on_stop,
             upload_limit=self.upload_limit,
             upload_keep=self.upload_keep,
             log_days=self.log_days,
             log_bytes=self.log_bytes,
-            hidden=hidden,
-            sandbox_network=self.sandbox_network,
             delegated_commands=self.delegated_commands,
             agent_idle_timeout=self.agent_idle_timeout,
+        )
+        machine = Machine(
+            runtime_dir=runtime,
+            environment=os.environ.copy(),
+            hidden=hidden,
+            sandbox_network=self.sandbox_network,
             runner_idle_timeout=self.runner_idle_timeout,
         )
+        project = projects.projects()[0]
         self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
         self.coordinator = Coordinator(
             store=Store(data),
-            project=projects.projects()[0],
+            project=project,
+            site=LocalSite(project, machine),
             catalogue=catalogue,
             settings=settings,
             chat_manager=lambda: self._of_server("chat_manager"),

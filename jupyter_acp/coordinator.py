@@ -9,14 +9,14 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .access import FULL_ACCESS, READ_ONLY, WORKSPACE_WRITE, kinds
-from .agentspec import AgentSpec, Catalogue, environment, keys, own_folders
+from .access import READ_ONLY, WORKSPACE_WRITE
+from .agentspec import AgentSpec, Catalogue
 from .chatfile import ChatFile
 from .delegation import Delegation
 from .events import JsonObject
@@ -30,13 +30,9 @@ from .exceptions import (
     StoreError,
     Unavailable,
 )
-from .host import AgentHost, Launch
-from .inbox import Inbox
+from .host import AgentHost
 from .kernel_exec.base import Run
-from .kernel_exec.local import LocalExecutor
 from .kernel_exec.paths import Root
-from .kernel_exec.sandbox import Sandbox
-from .kernel_exec.sandbox import missing as sandbox_missing
 from .kernel_exec.terminals import Started
 from .ownership import LOOK_SECONDS, Ownership, is_taken
 from .projects.base import Project
@@ -46,6 +42,7 @@ from .retention import Retention
 from .runner_link import TakenOver
 from .session import Limits, Session
 from .sessionfile import SessionFile, saved_chats
+from .sites.base import Site, State
 from .store import Store
 from .uploads import Uploads
 
@@ -65,22 +62,16 @@ ROUND_SECONDS = 3600.0
 class Settings:
     """What the configuration says."""
 
-    runtime_dir: Path
     snapshots: Path
     limits: Limits
-    environment: Mapping[str, str]
     end_turns_on_stop: bool = False
     follow_changes: bool = True
     upload_limit: int = 50 << 20
     upload_keep: float = 7 * 86400.0
     log_days: float = 90.0
     log_bytes: int = 1 << 30
-    #: folders of this server that nobody with restricted access may see
-    hidden: tuple[Path, ...] = ()
-    sandbox_network: bool = True
     delegated_commands: Run = "terminal"
     agent_idle_timeout: float = 4 * 3600.0
-    runner_idle_timeout: float = 86400.0
 
 
 class Coordinator:
@@ -90,6 +81,8 @@ class Coordinator:
     ----------
     store
         Opened by `ready`, closed by `stop`.
+    site
+        Where the project runs.
     chat_manager
         Gives jupyterlab-chat's manager where that is loaded: it then writes the chats that it has open.
     started
@@ -101,6 +94,7 @@ class Coordinator:
         *,
         store: Store,
         project: Project,
+        site: Site,
         catalogue: Catalogue,
         settings: Settings,
         chat_manager: Callable[[], object | None] = lambda: None,
@@ -108,13 +102,12 @@ class Coordinator:
     ) -> None:
         self.store = store
         self.project = project
+        self.site = site
         self.catalogue = catalogue
         self._settings = settings
         self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
         self._chat_manager = chat_manager
         self._started = started
-        #: every kind of access, with why some cannot be had here
-        self.access: list[JsonObject] = kinds("the server has not looked yet")
         self._retention = self._limits_of(store)
         self._sessions: dict[str, Session] = {}
         # why a session cannot be written now, and so is not served
@@ -137,6 +130,59 @@ class Coordinator:
         name = hashlib.sha256(os.fsencode(self.project.root)).hexdigest()[:24]
         off = None if self._settings.follow_changes else "changes of files are not followed here (follow_changes)"
         return ChangeTracker(Shadow(self._settings.snapshots / name, self.project.root), missing=off)
+
+    # --- the project itself ------------------------------------------------------------------------------------------
+
+    @property
+    def access(self) -> list[JsonObject]:
+        """Every kind of access, with why some cannot be had here."""
+        return self.site.access
+
+    @property
+    def state(self) -> State:
+        """Whether the project's commands and agents can be started at once."""
+        return self.site.state
+
+    @property
+    def error(self) -> str | None:
+        """Why the project could not be started the last time."""
+        return self.site.error
+
+    async def start_project(self) -> None:
+        """Make the project ready for agents and commands; returns at once, `state` tells what comes of it."""
+        if self.site.state not in ("running", "starting"):
+            self._spawn(self._start_site(), "start-project")
+
+    async def _start_site(self) -> None:
+        try:
+            await self.site.start()
+        except ExecutorError as exc:
+            log.warning("project=%s cannot be started: %s", self.project.id, exc)
+
+    async def stop_project(self) -> None:
+        """End the turns that run, the agents, and where the project runs. Conflict where that cannot be stopped."""
+        if self.project.container is None:
+            raise Conflict("this machine's own project runs as long as the server does", "not_stoppable")
+        await asyncio.gather(*(session.halt() for session in self._sessions.values()))
+        try:
+            await self.site.stop()
+        except ExecutorError as exc:
+            raise Unavailable(str(exc), "not_stopped") from exc
+
+    async def project_log(self) -> str:
+        """The end of what the project's own server has written."""
+        return await self.site.log()
+
+    async def changed(self, project: Project) -> None:
+        """The project is declared otherwise now, in the same folder. What runs goes on as it was begun."""
+        self.project = project
+        await self.site.changed(project)
+
+    def usage(self) -> JsonObject | None:
+        """What it has used of the model providers; None where that is not counted."""
+        return None
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
 
     def saved(self, path: str) -> None:
         """A person has saved a file through Jupyter."""
@@ -180,7 +226,7 @@ class Coordinator:
     async def _resume(self) -> None:
         """Open the database and go on with every session that an earlier coordinator left at work."""
         root = str(self.project.root)
-        self.access = kinds(await sandbox_missing())
+        await self.site.open()
         await self.store.open()
         if self._was_owner and await is_taken(self.store, root):
             raise Unavailable(_TAKEN, "taken_over")
@@ -193,8 +239,7 @@ class Coordinator:
             self._rows[row.id] = row
         if self.store.set_aside is not None:
             await self._rebuild(self.store.set_aside)
-        runtime = self._settings.runtime_dir
-        runners = [folder.name for folder in runtime.iterdir()] if runtime.is_dir() else []
+        runners = await self.site.left()
         for row in list(self._rows.values()):
             left = any(name.startswith(row.id[:12]) for name in runners)
             if left or row.runner is not None or await self.store.turns(row.id, unfinished=True):
@@ -202,6 +247,7 @@ class Coordinator:
                     await self.get(row.id)
                 except (NotFound, Unavailable) as exc:
                     log.warning("session=%s was not recovered: %s", row.id, exc)
+        await self.site.recovered()
         self._spawn(self._keep_limits(), "retention")
         if self._settings.agent_idle_timeout > 0:
             self._spawn(self._rest(self._settings.agent_idle_timeout), "rest")
@@ -279,6 +325,7 @@ class Coordinator:
         await self._end_tasks()
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)
+        await self.site.close()
         await self._detach(write=True)
         await self._close_store(None)
 
@@ -506,11 +553,11 @@ class Coordinator:
             last_seq=await self.store.last_seq(row.id),
             position=await self.store.last_turn_position(row.id),
             turn_ids=await self.store.turn_ids(row.id),
-            host=lambda inbox: self._host(spec, row, inbox),
+            host=lambda inbox: AgentHost(row.id, inbox, self.site.launcher(spec, lambda: self._sessions[row.id].row)),
             delegation=self._delegation if spec.delegates else None,
             changes=TurnChanges(self.tracker, row.id, row.cwd),
             limits=self._settings.limits,
-            access=self.access,
+            access=self.site.access,
             broken=self._broken,
         )
         self._sessions[row.id] = session
@@ -524,28 +571,10 @@ class Coordinator:
             session.open()
         return session
 
-    def _host(self, spec: AgentSpec, row: SessionRow, inbox: Inbox) -> AgentHost:
-        def launch() -> Launch:
-            argv = list(spec.command)
-            env = {**environment(spec, self._settings.environment), **keys(spec, self.project.root)}
-            now = self._sessions[row.id].row
-            sandbox = self._sandbox(now, own_folders(spec, env))
-            return Launch(
-                argv=tuple(argv if sandbox is None else sandbox.wrap(argv, cwd=now.cwd, env=env)),
-                env=env,
-                cwd=now.cwd,
-                delegated=spec.delegates,
-                idle_timeout=self._settings.runner_idle_timeout,
-                access=now.access,
-            )
-
-        return AgentHost(self._settings.runtime_dir, row.id, inbox, launch)
-
     def _delegation(self, session: Session) -> Delegation:
-        executor = LocalExecutor(self.project.root, sandbox=lambda: self._sandbox(session.row))
         return Delegation.for_session(
             session.row.id,
-            executor,
+            self.site.executor(lambda: session.row),
             self.store,
             session.journal,
             session.inbox,
@@ -554,18 +583,6 @@ class Coordinator:
             run=self._settings.delegated_commands,
             started=self._started,
             cwd=session.row.cwd,
-        )
-
-    def _sandbox(self, row: SessionRow, kept: Sequence[Path] = ()) -> Sandbox | None:
-        """What confines a session; None where it has full access."""
-        if row.access == FULL_ACCESS:
-            return None
-        return Sandbox(
-            project=self.project.root,
-            workspace=Path(row.cwd) if row.access == WORKSPACE_WRITE else None,
-            kept=tuple(kept),
-            hidden=self._settings.hidden,
-            network=self._settings.sandbox_network,
         )
 
     async def _rest(self, idle: float) -> None:

@@ -10,19 +10,18 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
 from . import options
 from .access import FULL_ACCESS
 from .agent import Agent
 from .events import JsonObject
-from .exceptions import AgentError, AgentRequestError, SessionLost, Unavailable
+from .exceptions import AgentError, AgentRequestError, ExecutorError, SessionLost, Unavailable
 from .inbox import Inbox
 from .jsonrpc import Connection
-from .runner_link import LaunchSpec, RunnerLink, RunnerLost, launch
+from .runner_link import RunnerLink, RunnerLost
+from .sites.base import Launch, Launcher
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +33,6 @@ BACK_OFF_MAX = 60.0
 START_TIMEOUT = 120.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How an agent is started: resolved argv, whole environment, folder, whether it gets our fs and terminal.
-
-    `access` is what the argv enforces. `idle_timeout`: seconds without a controller and without a word, after which its
-    runner ends it.
-    """
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str
-    delegated: bool
-    idle_timeout: float
-    access: str
-
-
 class AgentHost:
     """Owns the link to one runner and the connection over it.
 
@@ -57,11 +40,10 @@ class AgentHost:
     returns; `numbered` tells the highest message number that a new connection must go beyond.
     """
 
-    def __init__(self, runtime_dir: Path, session_id: str, inbox: Inbox, launch: Callable[[], Launch]) -> None:
+    def __init__(self, session_id: str, inbox: Inbox, launcher: Launcher) -> None:
         self._prefix = f"{session_id[:12]}-"
-        self._runtime_dir = runtime_dir
         self._inbox = inbox
-        self._launch = launch
+        self._launcher = launcher
         self._reader: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self.failures = 0
@@ -107,7 +89,7 @@ class AgentHost:
 
     async def attach(self, runner: str, position: int, number: int) -> RunnerLink:
         """Take over a runner that an earlier coordinator left. RunnerLost where it is gone."""
-        link = await RunnerLink.attach(self._runtime_dir / runner, after=position)
+        link = await self._launcher.attach(runner, after=position)
         self.runner = runner
         self.link = link
         self.connection = Connection(link, self._inbox, next_number=max(number, link.last_input) + 1)
@@ -116,18 +98,18 @@ class AgentHost:
     async def sweep(self, keep: str | None) -> None:
         """End runners of this session that nobody recorded, or no more: the server died while it started them, or the
         database was lost."""
-        for folder in self._runtime_dir.glob(self._prefix + "*"):
-            if folder.name != keep:
-                await self.end(folder.name)
+        for runner in await self._launcher.left(self._prefix):
+            if runner != keep:
+                await self.end(runner)
 
     async def end(self, runner: str) -> None:
         """End a runner with which there is no connection, or remove what it left behind where it was killed."""
         with contextlib.suppress(AgentError):
             try:
-                link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
+                link = await self._launcher.attach(runner, after=None)
             except RunnerLost:
                 # it may have died while it was asked; what is left is removed by who finds nobody there
-                link = await RunnerLink.attach(self._runtime_dir / runner, after=None)
+                link = await self._launcher.attach(runner, after=None)
             try:
                 await link.stop(grace=0)
             finally:
@@ -144,7 +126,8 @@ class AgentHost:
 
     async def kill_leftovers(self, younger_than: float) -> int:
         """End what the agent started in the last `younger_than` seconds; the agent itself stays. How many that were."""
-        return await self.link.kill_descendants(younger_than=younger_than) if self.link is not None else 0
+        beside = await self._launcher.kill_leftovers(younger_than)
+        return beside + (await self.link.kill_descendants(younger_than=younger_than) if self.link is not None else 0)
 
     async def stop(self, grace: float = 2.0) -> None:
         """End the agent and all that it started."""
@@ -204,6 +187,7 @@ class AgentHost:
         self.agent = None
         self.connection = None
         self.runner = None
+        self._launcher.release()
 
     async def _forget(self, link: RunnerLink | None) -> None:
         self.lost()
@@ -212,14 +196,13 @@ class AgentHost:
         await self.pause()
 
     async def _start(self, agent_session_id: str | None, opened: Opened) -> Agent:
-        how_to = await asyncio.to_thread(self._launch)
         await self._forget(self.link)
+        try:
+            how_to = await self._launcher.prepare()
+        except ExecutorError as exc:
+            raise AgentError(f"the agent cannot be started: {exc}") from exc
         self._inbox.restarted()
-        self.runner = self._prefix + secrets.token_hex(4)
-        directory = self._runtime_dir / self.runner
-        self._runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        spec = LaunchSpec(argv=how_to.argv, env=how_to.env, cwd=how_to.cwd, idle_timeout=how_to.idle_timeout)
-        await _to_the_end(self._link_to(directory, spec))
+        await _to_the_end(self._link_to(self._prefix + secrets.token_hex(4), how_to))
         assert self.link is not None
         self.access = how_to.access
         self.connection = Connection(self.link, self._inbox)
@@ -230,12 +213,12 @@ class AgentHost:
         await opened(agent, reply, how)
         return agent
 
-    async def _link_to(self, directory: Path, spec: LaunchSpec) -> None:
-        await launch(directory, spec)
+    async def _link_to(self, name: str, how_to: Launch) -> None:
+        self.runner = await self._launcher.launch(name, how_to)
         try:
-            self.link = await RunnerLink.attach(directory)
+            self.link = await self._launcher.attach(self.runner)
         except AgentError:
-            await self.end(directory.name)
+            await self.end(self.runner)
             raise
 
     async def _open(self, agent: Agent, session_id: str | None, cwd: str) -> tuple[JsonObject, str]:

@@ -202,6 +202,14 @@ class Session:
         """Stop the running turn and begin no other; returns when it has ended."""
         await self._loop.finish()
 
+    async def halt(self) -> None:
+        """Take the prompts that wait back, stop the running turn and end the agent."""
+        for turn in self.turns.waiting:
+            self.turns.withdraw(turn.id)
+        await self._loop.halt()
+        if self.host.connected:
+            await self._retire("the project was stopped")
+
     async def leave(self) -> None:
         """As `finish`, and end the agent too where it can bring the conversation back."""
         await self.finish()

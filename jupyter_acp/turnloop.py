@@ -133,6 +133,10 @@ class TurnLoop:
     async def finish(self) -> None:
         """Stop the running turn and begin no other; returns when it has ended."""
         self.closing = True
+        await self.halt()
+
+    async def halt(self) -> None:
+        """Stop the running turn; returns when it has ended."""
         if self._turns.active is not None:
             await self.interrupt()
             await self._over.wait()

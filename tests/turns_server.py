@@ -26,8 +26,9 @@ import psutil
 from jupyter_acp.agentspec import Catalogue
 from jupyter_acp.coordinator import Coordinator, Settings
 from jupyter_acp.exceptions import RequestError
-from jupyter_acp.projects.local import LocalProjects
+from jupyter_acp.projects.local import local_project
 from jupyter_acp.session import Limits
+from jupyter_acp.sites.local import LocalSite, Machine
 from jupyter_acp.store import Store
 
 QUEUE_LIMIT = 6
@@ -110,16 +111,17 @@ def _main(pipe: Connection, folder: Path, fuse: int | None) -> None:
 
 async def _serve(pipe: Connection, folder: Path, fuse: int | None) -> None:
     _light(fuse)
+    project = local_project(folder / "project")
+    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
     coordinator = Coordinator(
         store=Store(folder / "coordinator.db"),
-        project=LocalProjects(folder / "project").projects()[0],
+        project=project,
+        site=LocalSite(project, Machine(runtime_dir=folder / "run", environment=environment)),
         catalogue=Catalogue.load(directories=[], configured={}, default="demo"),
         settings=Settings(
-            runtime_dir=folder / "run",
             snapshots=folder / "snapshots",
             follow_changes=False,  # how long a look takes is no part of a story that can be told again
             limits=Limits(queue=QUEUE_LIMIT, cancel_grace=0.4, kill_grace=0.2),
-            environment={**os.environ, "XDG_STATE_HOME": str(folder / "state")},
         ),
     )
     await coordinator.ready()

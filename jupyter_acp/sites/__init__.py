@@ -1,0 +1,1 @@
+"""Where the agents and commands of a project run: this machine, or the containers of the project."""
