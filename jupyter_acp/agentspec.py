@@ -73,10 +73,14 @@ class AgentSpec:
         """Whether it is served files and commands by us, since it runs none itself."""
         return self.placement == "host-delegated"
 
+    def argv(self, python: str = sys.executable) -> list[str]:
+        """What starts it, where our own Python is `python`."""
+        return [python if word == "{python}" else word for word in self.command]
+
     @property
     def program(self) -> str | None:
         """Where its program is, or None where it is not installed."""
-        return shutil.which(self.command[0], path=search_path(os.environ))
+        return shutil.which(self.argv()[0], path=search_path(os.environ))
 
     @property
     def hint(self) -> str | None:
@@ -88,10 +92,14 @@ class AgentSpec:
 
 def environment(spec: AgentSpec, base: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of the agent's process: the basic variables, what its entry names, what its entry sets."""
-    allowed = BASIC_ENVIRONMENT.union(spec.pass_env)
-    env = {name: value for name, value in base.items() if name in allowed or name.startswith("LC_")}
-    env["PATH"] = search_path(base)
-    return {**env, **spec.env}
+    named = {name: base[name] for name in spec.pass_env if name in base}
+    return {**basic_environment(base), **named, **spec.env}
+
+
+def basic_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """What every agent gets of a server's environment."""
+    env = {name: value for name, value in base.items() if name in BASIC_ENVIRONMENT or name.startswith("LC_")}
+    return {**env, "PATH": search_path(base)}
 
 
 def keys(spec: AgentSpec, project: Path) -> dict[str, str]:
@@ -209,7 +217,7 @@ class Catalogue:
                 "version": version,
                 "hint": spec.hint,
                 "placement": spec.placement,
-                "command": list(spec.command),
+                "command": spec.argv(),
                 "default": spec.id == default,
             }
             for spec, version in zip(self.specs.values(), versions, strict=True)
@@ -317,7 +325,7 @@ def _spec(id: str, entry: JsonObject) -> AgentSpec:
     return AgentSpec(
         id=id,
         name=entry.get("name") or id,
-        command=tuple(sys.executable if word == "{python}" else word for word in entry["command"]),
+        command=tuple(entry["command"]),
         env=entry["env"],
         pass_env=tuple(dict.fromkeys(entry["pass_env"])),
         key_files=entry["key_files"],

@@ -6,24 +6,28 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_core.paths import jupyter_config_dir, jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
 from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
 from traitlets import Bool, Dict, Enum, Float, Int, Unicode
 
 from . import __version__
 from .agentspec import Catalogue
 from .coordinator import Coordinator, Settings
 from .events import JsonObject
-from .handlers import handlers
+from .handlers import handlers, project_side_handlers
 from .handlers.base import ProjectAccess
 from .projects.local import LocalProjects
 from .session import Limits
 from .sites.local import LocalSite, Machine
 from .store import Store
 from .terminaltabs import TerminalTabs
+
+if TYPE_CHECKING:
+    from .handlers.project_side import ProjectSide
 
 _CONTENTS_EVENTS = "https://events.jupyter.org/jupyter_server/contents_service/v1"
 
@@ -80,7 +84,9 @@ class AcpExtension(ExtensionApp):
         86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
     ).tag(config=True)
     serve_project: Any = Bool(
-        False, help="Whether a coordinator elsewhere may read, write and run in this server's root, with its token."
+        False,
+        help="Be a project's server: a coordinator elsewhere reads, writes and runs in this server's root, with its "
+        "token, and there is no coordinator here.",
     ).tag(config=True)
     end_turns_on_stop: Any = Bool(
         False, help="End running turns and idle agents when the server stops, instead of leaving them."
@@ -92,9 +98,20 @@ class AcpExtension(ExtensionApp):
             raise OSError("jupyter_acp needs Linux or macOS; on Windows run Jupyter inside WSL")
         assert self.serverapp is not None
         root = Path(self.serverapp.root_dir)
+        self.side: ProjectSide | None = None
+        if self.serve_project:
+            self._serve_project(root)
+        else:
+            self._coordinate(root, self.serverapp)
+
+    def _serve_project(self, root: Path) -> None:
+        from .handlers.project_side import ProjectSide  # a server with a coordinator need not load it
+
+        self.side = ProjectSide(root, self._own_folders, self._runtime)
+
+    def _coordinate(self, root: Path, server: ServerApp) -> None:
         projects = LocalProjects(root, parent=self)
-        data = Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
-        runtime = Path(self.runtime_dir) if self.runtime_dir else Path(jupyter_runtime_dir()) / "acp"
+        data = self._data
         catalogue = Catalogue.load(
             directories=[Path(folder) / "acp_agents.d" for folder in jupyter_config_path()],
             configured=dict(self.agents),
@@ -108,13 +125,6 @@ class AcpExtension(ExtensionApp):
             cancel_grace=self.cancel_grace,
             kill_grace=self.kill_grace,
         )
-        own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
-        hidden = (data.parent, runtime, *map(Path, own))
-        self.side = None
-        if self.serve_project:
-            from .handlers.project_side import ProjectSide  # a server without a project of its own need not load it
-
-            self.side = ProjectSide(root, hidden)
         settings = Settings(
             snapshots=data.parent / "snapshots",
             limits=limits,
@@ -128,9 +138,9 @@ class AcpExtension(ExtensionApp):
             agent_idle_timeout=self.agent_idle_timeout,
         )
         machine = Machine(
-            runtime_dir=runtime,
+            runtime_dir=self._runtime,
             environment=os.environ.copy(),
-            hidden=hidden,
+            hidden=self._own_folders,
             sandbox_network=self.sandbox_network,
             runner_idle_timeout=self.runner_idle_timeout,
         )
@@ -146,23 +156,42 @@ class AcpExtension(ExtensionApp):
             started=self.tabs.add,
         )
         self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
-        self.settings["acp_account"] = _account(self.serverapp.identity_provider)
-        assert self.serverapp.event_logger is not None
-        self.serverapp.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
+        self.settings["acp_account"] = _account(server.identity_provider)
+        assert server.event_logger is not None
+        server.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
-        self.handlers.extend(handlers(self.access, self.side))
+        if self.side is not None:
+            self.handlers.extend(project_side_handlers(self.side))
+        else:
+            self.handlers.extend(handlers(self.access))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        await self.coordinator.ready()
+        if self.side is None:
+            await self.coordinator.ready()
 
     async def stop_extension(self) -> None:
-        """Let every session go, and end the commands of a coordinator elsewhere."""
-        await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
-        await self.coordinator.stop()
+        """Let every session go, or end the commands of a coordinator elsewhere."""
         if self.side is not None:
             await self.side.stop()
+            return
+        await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
+        await self.coordinator.stop()
+
+    @property
+    def _data(self) -> Path:
+        return Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
+
+    @property
+    def _runtime(self) -> Path:
+        return Path(self.runtime_dir) if self.runtime_dir else Path(jupyter_runtime_dir()) / "acp"
+
+    @property
+    def _own_folders(self) -> tuple[Path, ...]:
+        """What nobody with restricted access may see."""
+        own = (jupyter_data_dir(), jupyter_runtime_dir(), jupyter_config_dir())
+        return (self._data.parent, self._runtime, *map(Path, own))
 
     def _of_server(self, name: str) -> Any | None:
         """What another extension, loaded before or after this one, has put into the server's settings."""

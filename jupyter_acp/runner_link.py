@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,25 +136,42 @@ class RunnerLink:
         self._widen()
 
     @classmethod
-    async def attach(cls, directory: Path, *, after: int | None = 0) -> RunnerLink:
+    async def attach(
+        cls,
+        directory: Path,
+        *,
+        after: int | None = 0,
+        peer: Callable[[socket.socket], None] = lambda sock: None,
+        clear: Callable[[], Awaitable[str]] | None = None,
+    ) -> RunnerLink:
         """Become the controller of the runner in `directory`; an earlier one is told that it was taken over.
 
-        `after` None skips all output so far: for who only wants to end it.
+        `after` None skips all output so far: for who only wants to end it. `peer` raises where the connected socket
+        leads to somebody else's process; nothing is sent before. `clear` ends and removes what a dead runner has left,
+        and returns its last words; by default it does so here.
 
-        Raises RunnerLost where no runner is there (what one left behind is ended and removed), AgentError where it no
-        longer holds the output after `after`.
+        Raises RunnerLost where no runner is there any more, AgentError where it no longer holds the output after
+        `after`.
         """
         protocol = _Protocol()
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT):
                 sock = await _connect(directory)
+                try:
+                    peer(sock)
+                except BaseException:
+                    sock.close()
+                    raise
                 await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=sock)
                 protocol.write(wire.ATTACH, wire.EVERYTHING if after is None else after, wire.MAGIC)
                 position, payload = await protocol.hello
-        except (FileNotFoundError, ConnectionRefusedError) as exc:
-            last_words = await asyncio.to_thread(_last_words, directory)
-            await asyncio.to_thread(sweep, str(directory))
-            raise RunnerLost(f"no runner is there{last_words}") from exc
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as exc:
+            if clear is not None:
+                words = await clear()
+            else:
+                words = await asyncio.to_thread(last_words, directory)
+                await asyncio.to_thread(sweep, str(directory))
+            raise RunnerLost("no runner is there" + (f"; its last words: {words}" if words else "")) from exc
         except BaseException as exc:
             protocol.close()
             if isinstance(exc, TimeoutError):
@@ -406,9 +423,9 @@ async def _connect(directory: Path) -> socket.socket:
     return sock
 
 
-def _last_words(directory: Path) -> str:
+def last_words(directory: Path) -> str:
+    """The end of what a runner has written to its log; empty where it has nothing to say. Blocking."""
     try:
-        text = (directory / "runner.log").read_text(errors="replace").strip()
+        return (directory / "runner.log").read_text(errors="replace").strip()[-1000:]
     except OSError:
         return ""
-    return f"; its last words: {text[-1000:]}" if text else ""

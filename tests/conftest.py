@@ -211,6 +211,8 @@ def drive(jp_asyncio_loop: Any, jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: A
 
     async def end() -> None:
         await driver.hang_up()
+        if extension.side is not None:  # it has no coordinator
+            return
         for summary in extension.coordinator.summaries():
             await extension.coordinator.close(summary["id"])
 

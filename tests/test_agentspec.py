@@ -27,7 +27,7 @@ def test_the_bundled_catalogue_has_no_problems_and_the_demo_is_always_available(
         catalogue.specs
     )
     assert "demo" in [spec.id for spec in catalogue.available()]
-    assert catalogue.get("demo").command == (sys.executable, "-m", "jupyter_acp.testing")
+    assert catalogue.get("demo").argv() == [sys.executable, "-m", "jupyter_acp.testing"]
 
 
 def test_only_fast_agent_delegates() -> None:

@@ -67,19 +67,30 @@ ROUTES: list[tuple[str, type[Any]]] = [
 
 def project_side_routes() -> list[tuple[str, type[Any]]]:
     """The routes of a server that serves its project to a coordinator elsewhere. Loaded only there."""
-    from .project_side import CommandSocket, FilesHandler, ProjectSideHandler
+    from .project_side import (
+        CommandSocket,
+        FilesHandler,
+        LeftoversHandler,
+        ProjectSideHandler,
+        RunnerHandler,
+        RunnersHandler,
+    )
 
     return [
         (r"/project-side", ProjectSideHandler),
         (r"/project-side/files", FilesHandler),
         (r"/project-side/commands", CommandSocket),
+        (r"/project-side/runners", RunnersHandler),
+        (r"/project-side/runners/(?P<name>[^/]+)", RunnerHandler),
+        (r"/project-side/leftovers", LeftoversHandler),
     ]
 
 
-def handlers(access: ProjectAccess, side: ProjectSide | None = None) -> list[tuple[str, type[Any], dict[str, Any]]]:
+def handlers(access: ProjectAccess) -> list[tuple[str, type[Any], dict[str, Any]]]:
     """The table for tornado, below the server's base URL."""
-    table: list[tuple[str, type[Any], dict[str, Any]]]
-    table = [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
-    if side is not None:
-        table += [("/api/acp" + pattern, handler, {"side": side}) for pattern, handler in project_side_routes()]
-    return table
+    return [("/api/acp" + pattern, handler, {"access": access}) for pattern, handler in ROUTES]
+
+
+def project_side_handlers(side: ProjectSide) -> list[tuple[str, type[Any], dict[str, Any]]]:
+    """The table of a server that has no coordinator and serves its project to one elsewhere."""
+    return [("/api/acp" + pattern, handler, {"side": side}) for pattern, handler in project_side_routes()]

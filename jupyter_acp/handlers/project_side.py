@@ -1,6 +1,7 @@
-"""The project's side of a `ServerExecutor`: files and commands of this server's root, for a coordinator elsewhere.
+"""The project's side: files, commands and agents' runners of this server's root, for a coordinator elsewhere.
 
-Only where `AcpExtension.serve_project` is on. `kernel_exec.server` says what goes over the wire.
+Only where `AcpExtension.serve_project` is on. `kernel_exec.server` says what goes over the wire of a command,
+`sites.container` what of a runner.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import base64
 import json
 import logging
 import os
+import re
+import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
@@ -19,13 +23,16 @@ from typing import Any
 from tornado.websocket import WebSocketClosedError
 
 from .. import __version__
+from ..agentspec import basic_environment
 from ..events import JsonObject, encode
-from ..exceptions import BadRequest, ExecutorError
+from ..exceptions import AgentError, BadRequest, ExecutorError
 from ..kernel_exec.base import Exit
 from ..kernel_exec.local import LocalCommand, LocalExecutor
 from ..kernel_exec.sandbox import Sandbox
 from ..kernel_exec.server import WINDOW
 from ..kernel_exec.server_link import error_to
+from ..runner_link import LaunchSpec, last_words, launch
+from ..runner_processes import kill_all, sweep, tree
 from .base import AcpHandler, AcpSocket, route
 
 log = logging.getLogger(__name__)
@@ -33,6 +40,7 @@ log = logging.getLogger(__name__)
 STATUS = {"file_missing": 404, "path_outside": 403, "failed": 422}
 _CALLS_AT_ONCE = 64  # of one command
 _MOST_GRACE = 3600.0  # seconds
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}")
 
 _sandbox: ContextVar[Sandbox | None] = ContextVar("what confines this request", default=None)
 
@@ -46,9 +54,12 @@ class ProjectSide:
         The project.
     hidden
         Folders of this server that a confined command must not see.
+    runners
+        Where the folders of agents' runners are.
     """
 
-    def __init__(self, root: Path, hidden: Sequence[Path]) -> None:
+    def __init__(self, root: Path, hidden: Sequence[Path], runners: Path) -> None:
+        self.runners = runners
         self._root = root.resolve()
         self._hidden = tuple(hidden)
         # each request is a task with a context of its own
@@ -150,6 +161,66 @@ class FilesHandler(ProjectSideHandler):
             return None if text is None else int(text)
         except ValueError as exc:
             raise BadRequest(f"{name} must be a number") from exc
+
+
+class RunnersHandler(ProjectSideHandler):
+    """GET, POST /project-side/runners"""
+
+    @route
+    async def get(self) -> None:
+        folder = self.side.runners
+        self.finish_json(sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [])
+
+    @route
+    async def post(self) -> None:
+        asked = self.body("name", "argv", "env", "cwd", "idle_timeout")
+        name, argv, env, cwd = asked.get("name"), asked.get("argv"), asked.get("env"), asked.get("cwd")
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise BadRequest("a runner has a name")
+        if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
+            raise BadRequest("an agent has an argv")
+        if not (isinstance(env, dict) and all(isinstance(value, str) for value in env.values())):
+            raise BadRequest("env has names and values")
+        if not isinstance(cwd, str) or type(asked.get("idle_timeout")) not in (int, float):
+            raise BadRequest("an agent has a folder, and a time that it is kept for")
+        spec = LaunchSpec(
+            argv=[sys.executable if word == "{python}" else word for word in argv],
+            env={**basic_environment(os.environ), **env},
+            cwd=cwd,
+            idle_timeout=asked["idle_timeout"],
+        )
+        self.side.runners.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            await launch(self.side.runners / name, spec)
+        except AgentError as exc:
+            raise ExecutorError(str(exc)) from exc
+        self.set_status(201)
+        self.finish()
+
+
+class RunnerHandler(ProjectSideHandler):
+    """DELETE /project-side/runners/{name}: of one that is dead"""
+
+    @route
+    async def delete(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise BadRequest("a runner has a name")
+        folder = self.side.runners / name
+        words = await asyncio.to_thread(last_words, folder)
+        await asyncio.to_thread(sweep, str(folder))
+        self.finish_json({"last_words": words})
+
+
+class LeftoversHandler(ProjectSideHandler):
+    """POST /project-side/leftovers: end what was started with a mark in its environment, or below it"""
+
+    @route
+    async def post(self) -> None:
+        asked = self.body("run", "younger_than")
+        run, limit = asked.get("run"), asked.get("younger_than")
+        if not (isinstance(run, str) and _NAME.fullmatch(run)) or not isinstance(limit, int | float):
+            raise BadRequest("what was left has a mark and an age")
+        self.finish_json({"killed": await asyncio.to_thread(_end_younger, run, limit)})
 
 
 class CommandSocket(AcpSocket):
@@ -277,6 +348,15 @@ class CommandSocket(AcpSocket):
         """The coordinator makes no sense: that is the end of it, and of the command."""
         self._closed = True
         self.close(1008, reason.encode()[:120].decode(errors="ignore"))
+
+
+def _end_younger(run: str, limit: float) -> int:
+    since = time.monotonic()
+
+    def find() -> set[int]:
+        return {pid for pid, age in tree(None, run).items() if age < limit + time.monotonic() - since}
+
+    return kill_all(find)
 
 
 def _asked(told: JsonObject) -> JsonObject:

@@ -60,7 +60,7 @@ class LocalSite:
         def prepare() -> Launch:
             now, env = row(), {**environment(spec, self._machine.environment), **keys(spec, self._project.root)}
             sandbox = self._sandbox(now, own_folders(spec, env))
-            argv = list(spec.command)
+            argv = spec.argv()
             return Launch(
                 argv=tuple(argv if sandbox is None else sandbox.wrap(argv, cwd=now.cwd, env=env)),
                 env=env,

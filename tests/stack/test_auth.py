@@ -11,7 +11,7 @@ from jupyter_acp.handlers import ROUTES, project_side_routes
 
 METHODS = ("get", "post", "patch", "put", "delete")
 CALLS = [
-    (re.sub(r"\(\?P<\w+>\[\^/\]\+\)", "local", pattern.replace("/?", "")), method.upper())
+    (re.sub(r"\(\?P<\w+>[^)]+\)", "local", pattern.replace("/?", "")), method.upper())
     for pattern, handler in ROUTES + project_side_routes()
     for method in METHODS
     if method in vars(handler)
@@ -19,9 +19,10 @@ CALLS = [
 
 
 @pytest.fixture
-def jp_server_config(jp_server_config: dict[str, Any]) -> dict[str, Any]:
-    """Every route that there is."""
-    jp_server_config["AcpExtension"]["serve_project"] = True
+def jp_server_config(jp_server_config: dict[str, Any], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A server that has the route which a test is about."""
+    path = getattr(request.node, "callspec", None) and request.node.callspec.params["path"]
+    jp_server_config["AcpExtension"]["serve_project"] = "project-side" in (path or "")
     return jp_server_config
 
 
