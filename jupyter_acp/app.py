@@ -11,7 +11,7 @@ from typing import Any
 from jupyter_core.paths import jupyter_config_dir, jupyter_config_path, jupyter_data_dir, jupyter_runtime_dir
 from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
-from traitlets import Bool, Dict, Enum, Float, Int, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, Type, Unicode
 
 from . import __version__
 from .agentspec import Catalogue
@@ -19,6 +19,8 @@ from .coordinator import Coordinator, Settings
 from .events import JsonObject
 from .handlers import handlers
 from .handlers.base import ProjectAccess
+from .hub import ProjectHub
+from .projects.base import Project, ProjectDirectory
 from .projects.local import LocalProjects
 from .session import Limits
 from .store import Store
@@ -46,6 +48,9 @@ class AcpExtension(ExtensionApp):
     runtime_dir: Any = Unicode(help="Folder of the runners' sockets; empty: acp in Jupyter's runtime dir.").tag(
         config=True
     )
+    projects_class: Any = Type(
+        LocalProjects, klass=ProjectDirectory, help="Where projects come from: a subclass of ProjectDirectory."
+    ).tag(config=True)
     queue_limit: Any = Int(100, help="Prompts that may wait in one session.").tag(config=True)
     permission_timeout: Any = Float(8 * 3600.0, help="Seconds until an unanswered question is cancelled.").tag(
         config=True
@@ -91,7 +96,6 @@ class AcpExtension(ExtensionApp):
             raise OSError("jupyter_acp needs Linux or macOS; on Windows run Jupyter inside WSL")
         assert self.serverapp is not None
         root = Path(self.serverapp.root_dir)
-        projects = LocalProjects(root, parent=self)
         data = Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
         runtime = Path(self.runtime_dir) if self.runtime_dir else Path(jupyter_runtime_dir()) / "acp"
         catalogue = Catalogue.load(
@@ -132,15 +136,26 @@ class AcpExtension(ExtensionApp):
             runner_idle_timeout=self.runner_idle_timeout,
         )
         self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
-        self.coordinator = Coordinator(
-            store=Store(data),
-            project=projects.projects()[0],
-            catalogue=catalogue,
-            settings=settings,
-            chat_manager=lambda: self._of_server("chat_manager"),
-            started=self.tabs.add,
+
+        def database(project: Project) -> Path:
+            return data if project.id == "local" else data.parent / "projects" / f"{project.id}.db"
+
+        def make(project: Project) -> Coordinator:
+            return Coordinator(
+                store=Store(database(project)),
+                project=project,
+                catalogue=catalogue,
+                settings=settings,
+                chat_manager=lambda: self._of_server("chat_manager"),
+                started=self.tabs.add,
+            )
+
+        self.hub = ProjectHub(
+            self.projects_class(root, hidden, parent=self),
+            make,
+            has_work=lambda project: project.id == "local" or database(project).exists(),
         )
-        self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
+        self.access = ProjectAccess(self.hub)
         self.settings["acp_account"] = _account(self.serverapp.identity_provider)
         assert self.serverapp.event_logger is not None
         self.serverapp.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
@@ -150,12 +165,12 @@ class AcpExtension(ExtensionApp):
         self.handlers.extend(handlers(self.access, self.side))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        await self.coordinator.ready()
+        await self.hub.start()
 
     async def stop_extension(self) -> None:
         """Let every session go, and end the commands of a coordinator elsewhere."""
         await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
-        await self.coordinator.stop()
+        await self.hub.stop()
         if self.side is not None:
             await self.side.stop()
 
@@ -164,12 +179,22 @@ class AcpExtension(ExtensionApp):
         return self.serverapp.web_app.settings.get(name) if self.serverapp else None
 
     async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
-        if data.get("action") == "rename":
-            await self.coordinator.moved(str(data["source_path"]).strip("/"), str(data["path"]).strip("/"))
-        elif data.get("action") == "save":
-            self.coordinator.saved(str(data["path"]).strip("/"))
-        elif data.get("action") == "delete":
-            await self.coordinator.deleted(str(data["path"]).strip("/"))
+        assert self.serverapp is not None
+        root = Path(self.serverapp.root_dir).resolve()
+        for coordinator in self.hub.known():
+            below = coordinator.project.root
+
+            def inner(path: object, below: Path = below) -> str | None:
+                whole = root / str(path).strip("/")
+                return str(whole.relative_to(below)) if below in whole.parents else None
+
+            path, source = inner(data["path"]), inner(data.get("source_path", ""))
+            if data.get("action") == "rename" and source is not None and path is not None:
+                await coordinator.moved(source, path)
+            elif data.get("action") == "save" and path is not None:
+                coordinator.saved(path)
+            elif data.get("action") == "delete" and path is not None:
+                await coordinator.deleted(path)
 
 
 def _account(provider: Any) -> JsonObject | None:

