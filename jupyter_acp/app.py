@@ -12,7 +12,7 @@ from jupyter_core.paths import jupyter_config_dir, jupyter_config_path, jupyter_
 from jupyter_server.auth.identity import IdentityProvider, PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.serverapp import ServerApp
-from traitlets import Bool, Dict, Enum, Float, Int, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, Type, Unicode
 
 from . import __version__
 from .agentspec import Catalogue
@@ -20,6 +20,8 @@ from .coordinator import Coordinator, Settings
 from .events import JsonObject
 from .handlers import handlers, project_side_handlers
 from .handlers.base import ProjectAccess
+from .hub import ProjectHub
+from .projects.base import Project, ProjectDirectory
 from .projects.local import LocalProjects
 from .session import Limits
 from .sites.local import LocalSite, Machine
@@ -51,6 +53,9 @@ class AcpExtension(ExtensionApp):
     runtime_dir: Any = Unicode(help="Folder of the runners' sockets; empty: acp in Jupyter's runtime dir.").tag(
         config=True
     )
+    projects_class: Any = Type(
+        LocalProjects, klass=ProjectDirectory, help="Where projects come from: a subclass of ProjectDirectory."
+    ).tag(config=True)
     queue_limit: Any = Int(100, help="Prompts that may wait in one session.").tag(config=True)
     permission_timeout: Any = Float(8 * 3600.0, help="Seconds until an unanswered question is cancelled.").tag(
         config=True
@@ -110,7 +115,6 @@ class AcpExtension(ExtensionApp):
         self.side = ProjectSide(root, self._own_folders, self._runtime)
 
     def _coordinate(self, root: Path, server: ServerApp) -> None:
-        projects = LocalProjects(root, parent=self)
         data = self._data
         catalogue = Catalogue.load(
             directories=[Path(folder) / "acp_agents.d" for folder in jupyter_config_path()],
@@ -144,18 +148,28 @@ class AcpExtension(ExtensionApp):
             sandbox_network=self.sandbox_network,
             runner_idle_timeout=self.runner_idle_timeout,
         )
-        project = projects.projects()[0]
         self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
-        self.coordinator = Coordinator(
-            store=Store(data),
-            project=project,
-            site=LocalSite(project, machine),
-            catalogue=catalogue,
-            settings=settings,
-            chat_manager=lambda: self._of_server("chat_manager"),
-            started=self.tabs.add,
+
+        def database(project: Project) -> Path:
+            return data if project.id == "local" else data.parent / "projects" / f"{project.id}.db"
+
+        def make(project: Project) -> Coordinator:
+            return Coordinator(
+                store=Store(database(project)),
+                project=project,
+                site=LocalSite(project, machine),
+                catalogue=catalogue,
+                settings=settings,
+                chat_manager=lambda: self._of_server("chat_manager"),
+                started=self.tabs.add,
+            )
+
+        self.hub = ProjectHub(
+            self.projects_class(root, self._own_folders, parent=self),
+            make,
+            has_work=lambda project: project.id == "local" or database(project).exists(),
         )
-        self.access = ProjectAccess(projects, {project.id: self.coordinator for project in projects.projects()})
+        self.access = ProjectAccess(self.hub)
         self.settings["acp_account"] = _account(server.identity_provider)
         assert server.event_logger is not None
         server.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
@@ -169,7 +183,7 @@ class AcpExtension(ExtensionApp):
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         if self.side is None:
-            await self.coordinator.ready()
+            await self.hub.start()
 
     async def stop_extension(self) -> None:
         """Let every session go, or end the commands of a coordinator elsewhere."""
@@ -177,7 +191,7 @@ class AcpExtension(ExtensionApp):
             await self.side.stop()
             return
         await self.tabs.close()  # first: Jupyter ends the terminals that it finds listed, and fails where one has gone
-        await self.coordinator.stop()
+        await self.hub.stop()
 
     @property
     def _data(self) -> Path:
@@ -198,12 +212,22 @@ class AcpExtension(ExtensionApp):
         return self.serverapp.web_app.settings.get(name) if self.serverapp else None
 
     async def _contents_changed(self, logger: Any, schema_id: str, data: JsonObject) -> None:
-        if data.get("action") == "rename":
-            await self.coordinator.moved(str(data["source_path"]).strip("/"), str(data["path"]).strip("/"))
-        elif data.get("action") == "save":
-            self.coordinator.saved(str(data["path"]).strip("/"))
-        elif data.get("action") == "delete":
-            await self.coordinator.deleted(str(data["path"]).strip("/"))
+        assert self.serverapp is not None
+        root = Path(self.serverapp.root_dir).resolve()
+        for coordinator in self.hub.known():
+            below = coordinator.project.root
+
+            def inner(path: object, below: Path = below) -> str | None:
+                whole = root / str(path).strip("/")
+                return str(whole.relative_to(below)) if below in whole.parents else None
+
+            path, source = inner(data["path"]), inner(data.get("source_path", ""))
+            if data.get("action") == "rename" and source is not None and path is not None:
+                await coordinator.moved(source, path)
+            elif data.get("action") == "save" and path is not None:
+                coordinator.saved(path)
+            elif data.get("action") == "delete" and path is not None:
+                await coordinator.deleted(path)
 
 
 def _account(provider: Any) -> JsonObject | None:

@@ -84,6 +84,18 @@ class Drive:
         assert status < 400, (status, answer)
         return answer
 
+    @property
+    def hub(self) -> Any:
+        """The server's projects, from within."""
+        [extension] = self.server.extension_manager.extension_apps["jupyter_acp"]
+        return extension.hub
+
+    @property
+    def coordinator(self) -> Any:
+        """The coordinator of the one project, from within."""
+        [coordinator] = self.hub.known()
+        return coordinator
+
     async def open(self, path: str = "a.chat", **body: object) -> Conversation:
         """The session of a chat."""
         summary = await self.ok("POST", "projects", "local", "sessions", body={"path": path, **body})
@@ -207,13 +219,13 @@ class Conversation:
 def drive(jp_asyncio_loop: Any, jp_serverapp: Any, jp_fetch: Any, jp_ws_fetch: Any) -> Iterator[Drive]:
     """A server with the extension; its agents end with the test."""
     yield (driver := Drive(jp_fetch, jp_ws_fetch, jp_serverapp))
-    [extension] = jp_serverapp.extension_manager.extension_apps["jupyter_acp"]
+    if jp_serverapp.extension_manager.extension_apps["jupyter_acp"].copy().pop().side is not None:
+        return  # it has no coordinator
 
     async def end() -> None:
         await driver.hang_up()
-        if extension.side is not None:  # it has no coordinator
-            return
-        for summary in extension.coordinator.summaries():
-            await extension.coordinator.close(summary["id"])
+        for coordinator in driver.hub.known():
+            for summary in coordinator.summaries():
+                await coordinator.close(summary["id"])
 
     jp_asyncio_loop.run_until_complete(end())

@@ -17,7 +17,8 @@ from tornado.websocket import WebSocketHandler
 from ..coordinator import Coordinator
 from ..events import JsonObject, encode
 from ..exceptions import AcpError, BadRequest, NotAllowed, NotFound, NotOwner, RequestError
-from ..projects.base import Project, ProjectDirectory, Role
+from ..hub import ProjectHub
+from ..projects.base import Project, Role
 from ..session import Session
 
 AUTH_RESOURCE = "acp"
@@ -26,28 +27,37 @@ AUTH_RESOURCE = "acp"
 class ProjectAccess:
     """Project and role of a request, from the URL and the login only. Shared by routes and the socket."""
 
-    def __init__(self, directory: ProjectDirectory, coordinators: dict[str, Coordinator]) -> None:
-        self.directory = directory
-        self._coordinators = coordinators
+    def __init__(self, hub: ProjectHub) -> None:
+        self.hub = hub
 
     async def ready(self) -> None:
-        """A request may come before the server has told its extensions that it runs."""
-        for coordinator in self._coordinators.values():
-            await coordinator.ready()
+        """Return once it is known which projects there are."""
+        await self.hub.ready()
 
-    def project(self, project_id: str, username: str, needed: Role) -> tuple[Project, Coordinator, Role]:
+    def projects(self, username: str) -> list[tuple[Project, Role]]:
+        """The projects that a person is a member of."""
+        role = self.hub.directory.role
+        # Each is looked at, whichever is asked for: how long it takes tells nothing.
+        found = [(project, role(project, username)) for project in self.hub.directory.projects()]
+        return [(project, role) for project, role in found if role is not None]
+
+    def project(self, project_id: str, username: str, needed: Role) -> tuple[Project, Role]:
         """NotFound where the person is no member (or there is no such project), NotAllowed for a role too low."""
-        for project in self.directory.projects():
-            role = self.directory.role(project, username)
-            if project.id == project_id and role is not None:
+        for project, role in self.projects(username):
+            if project.id == project_id:
                 if not role.includes(needed):
                     raise NotAllowed(f"this needs the role {needed}, yours is {role}", "role_too_low")
-                return project, self._coordinators[project.id], role
+                return project, role
         raise NotFound(f"there is no project {project_id}", "unknown_project")
+
+    async def serving(self, project_id: str, username: str, needed: Role) -> Coordinator:
+        """The coordinator of a project, once it serves sessions; see `project`. Unavailable or StoreError before."""
+        project, _ = self.project(project_id, username, needed)
+        return await self.hub.serving(project)
 
 
 class AcpHandler(APIHandler):
-    """Base of the REST routes. `needed` is the role for each method; a route without one needs `viewer`."""
+    """Base of the REST routes."""
 
     auth_resource = AUTH_RESOURCE
 
@@ -74,13 +84,13 @@ class AcpHandler(APIHandler):
         """Who asks, as the chat shows it."""
         return user_json(self.current_user, self.settings)
 
-    def coordinator(self, project_id: str, needed: Role = Role.VIEWER) -> Coordinator:
+    async def coordinator(self, project_id: str, needed: Role = Role.VIEWER) -> Coordinator:
         """The coordinator of the project in the URL, after the check."""
-        return self.access.project(project_id, self.username, needed)[1]
+        return await self.access.serving(project_id, self.username, needed)
 
     async def session(self, project_id: str, session_id: str, needed: Role = Role.VIEWER) -> Session:
         """The session in the URL, after the check."""
-        return await self.coordinator(project_id, needed).get(session_id)
+        return await (await self.coordinator(project_id, needed)).get(session_id)
 
     def body(self, *allowed: str) -> JsonObject:
         """The JSON object of the request. BadRequest for anything else, and for fields that the route does not know:

@@ -72,7 +72,7 @@ class ExportHandler(AcpHandler):
     async def get(self, project_id: str, session_id: str) -> None:
         from ..export import to_markdown  # seldom wanted
 
-        coordinator = self.coordinator(project_id)
+        coordinator = await self.coordinator(project_id)
         session = await coordinator.get(session_id)
         detail = self.get_query_argument("detail", "compact")
         if self.get_query_argument("format", "markdown") != "markdown" or detail not in ("compact", "full"):

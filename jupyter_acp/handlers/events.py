@@ -18,7 +18,7 @@ class EventsHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str, session_id: str) -> None:
-        coordinator = self.coordinator(project_id)
+        coordinator = await self.coordinator(project_id)
         await coordinator.get(session_id)
         after, limit = self.number("after", 0), self.number("limit", 1000, 1, 5000)
         self.finish_events(await coordinator.store.read(session_id, after, limit))
@@ -33,10 +33,11 @@ class SubscribeHandler(AcpSocket):
 
     async def get(self, project_id: str, session_id: str) -> None:
         await self.check("read")
+        self._project_id = project_id
         try:
             await self.access.ready()
             name = username(self.current_user, self.settings)
-            _, self._coordinator, _ = self.access.project(project_id, name, Role.VIEWER)
+            self._coordinator = await self.access.serving(project_id, name, Role.VIEWER)
             await self._coordinator.get(session_id)
         except RequestError as exc:
             raise web.HTTPError(exc.status, exc.message) from exc
@@ -51,6 +52,8 @@ class SubscribeHandler(AcpSocket):
 
     async def open(self, *args: Any, **kwargs: Any) -> None:
         await super().open(*args, **kwargs)
+        self.access.hub.watchers.add(self._check_membership)
+        self._check_membership()
         self._sending = asyncio.create_task(self._send(), name="acp-subscriber")
 
     async def _send(self) -> None:
@@ -63,10 +66,18 @@ class SubscribeHandler(AcpSocket):
         except AcpError as exc:
             self.close(1011, str(exc)[:100])
 
+    def _check_membership(self) -> None:
+        """Close where the person may not read here any more."""
+        try:
+            self.access.project(self._project_id, username(self.current_user, self.settings), Role.VIEWER)
+        except RequestError:
+            self.close(4403, "you are not a member of this project any more")
+
     def on_message(self, message: str | bytes) -> None:
         """Nothing comes up this socket: commands go by REST."""
 
     def on_close(self) -> None:
+        self.access.hub.watchers.discard(self._check_membership)
         if self._sending is not None:
             self._sending.cancel()
         super().on_close()

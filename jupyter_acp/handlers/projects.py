@@ -1,9 +1,11 @@
-"""Who am I, which projects are there, which agents do they have."""
+"""Who am I, which projects are there and how are they, which agents do they have."""
 
 from __future__ import annotations
 
 from .. import __version__
-from ..projects.base import Role
+from ..coordinator import Coordinator
+from ..events import JsonObject
+from ..projects.base import Project, Role
 from .base import AcpHandler, route
 
 FEATURES = ["queue", "permissions", "elicitation", "config_options", "fork", "export", "reactions"]
@@ -14,16 +16,7 @@ class RootHandler(AcpHandler):
 
     @route
     async def get(self) -> None:
-        directory = self.access.directory
-        seen = [(p, directory.role(p, self.username)) for p in directory.projects()]
-        self.finish_json(
-            {
-                "version": __version__,
-                "user": self.user,
-                "projects": [{"id": p.id, "name": p.name, "state": "running", "role": r} for p, r in seen if r],
-                "features": FEATURES,
-            }
-        )
+        self.finish_json({"version": __version__, "user": self.user, "projects": _projects(self), "features": FEATURES})
 
 
 class ProjectsHandler(AcpHandler):
@@ -31,9 +24,7 @@ class ProjectsHandler(AcpHandler):
 
     @route
     async def get(self) -> None:
-        directory = self.access.directory
-        seen = [(p, directory.role(p, self.username)) for p in directory.projects()]
-        self.finish_json([{"id": p.id, "name": p.name, "state": "running", "role": r} for p, r in seen if r])
+        self.finish_json(_projects(self))
 
 
 class ProjectHandler(AcpHandler):
@@ -41,17 +32,9 @@ class ProjectHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        role = self.access.directory.role
-        project, coordinator, _ = self.access.project(project_id, self.username, Role.VIEWER)
-        self.finish_json(
-            {
-                "id": project.id,
-                "name": project.name,
-                "state": "running",
-                "role": role(project, self.username),
-                "access": coordinator.access,
-            }
-        )
+        coordinator = await self.coordinator(project_id)
+        project, role = self.access.project(project_id, self.username, Role.VIEWER)
+        self.finish_json({**_summary(project, role, coordinator), "access": coordinator.access})
 
 
 class AgentsHandler(AcpHandler):
@@ -59,4 +42,19 @@ class AgentsHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        self.finish_json(await self.coordinator(project_id).catalogue.describe())
+        self.finish_json(await (await self.coordinator(project_id)).catalogue.describe())
+
+
+def _projects(handler: AcpHandler) -> list[JsonObject]:
+    hub = handler.access.hub
+    return [_summary(p, role, hub.coordinator(p)) for p, role in handler.access.projects(handler.username)]
+
+
+def _summary(project: Project, role: Role, coordinator: Coordinator) -> JsonObject:
+    return {
+        "id": project.id,
+        "name": project.name,
+        "state": coordinator.state,
+        "role": role,
+        "kind": "local" if project.container is None else "container",
+    }

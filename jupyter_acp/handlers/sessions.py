@@ -26,11 +26,11 @@ class SessionsHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        self.finish_json(self.coordinator(project_id).summaries())
+        self.finish_json((await self.coordinator(project_id)).summaries())
 
     @route
     async def post(self, project_id: str) -> None:
-        coordinator = self.coordinator(project_id, Role.COLLABORATOR)
+        coordinator = await self.coordinator(project_id, Role.COLLABORATOR)
         body = self.body("path", "agent", "cwd", "access", "config")
         path = _text(body, "path")
         if not path:
@@ -68,7 +68,7 @@ class SessionHandler(AcpHandler):
 
     @route
     async def delete(self, project_id: str, session_id: str) -> None:
-        await self.coordinator(project_id, Role.COLLABORATOR).close(session_id)
+        await (await self.coordinator(project_id, Role.COLLABORATOR)).close(session_id)
         self.set_status(204)
         self.finish()
 
@@ -78,7 +78,7 @@ class ForkHandler(AcpHandler):
 
     @route
     async def post(self, project_id: str, session_id: str) -> None:
-        coordinator = self.coordinator(project_id, Role.COLLABORATOR)
+        coordinator = await self.coordinator(project_id, Role.COLLABORATOR)
         path = _text(self.body("path"), "path")
         if not path:
             raise BadRequest("path is missing: the new .chat file")
@@ -114,6 +114,6 @@ class SessionActivityHandler(AcpHandler):
     async def delete(self, project_id: str, session_id: str) -> None:
         # An owner's: a collaborator could remove the record of what the agent did for them, and of everybody else's
         # turns. All other routes add to the log, or leave it and the chat alone when they end a session.
-        await self.coordinator(project_id, Role.OWNER).discard_activity(session_id)
+        await (await self.coordinator(project_id, Role.OWNER)).discard_activity(session_id)
         self.set_status(204)
         self.finish()

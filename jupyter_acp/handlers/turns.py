@@ -63,7 +63,7 @@ class ActivityHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str, session_id: str, turn_id: str) -> None:
-        coordinator = self.coordinator(project_id)
+        coordinator = await self.coordinator(project_id)
         await coordinator.get(session_id)
         after, limit = self.number("after", 0), self.number("limit", 5000, 1, 5000)
         self.finish_events(await coordinator.store.turn_events(session_id, turn_id, after, limit))
@@ -123,7 +123,7 @@ class UploadsHandler(AcpHandler):
 
     @route
     async def post(self, project_id: str, session_id: str) -> None:
-        coordinator = self.coordinator(project_id, Role.COLLABORATOR)
+        coordinator = await self.coordinator(project_id, Role.COLLABORATOR)
         await coordinator.get(session_id)
         name = self.get_query_argument("name", "")
         kind = self.request.headers.get("Content-Type", "")

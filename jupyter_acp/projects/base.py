@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from traitlets.config import LoggingConfigurable
 
@@ -90,7 +90,20 @@ class Project:
 
 
 class ProjectDirectory(LoggingConfigurable):
-    """Where projects come from. Name a subclass of yours in `AcpExtension.projects_class`."""
+    """Where projects come from. Name a subclass of yours in `AcpExtension.projects_class`.
+
+    Parameters
+    ----------
+    root
+        The folder that this Jupyter Server serves, resolved.
+    private
+        The server's own folders: no project may have one of them in its folder.
+    """
+
+    def __init__(self, root: Path, private: tuple[Path, ...] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self.root = root.resolve()
+        self.private = private
 
     def projects(self) -> list[Project]:
         """Every project there is, as of the last `refresh`. Must not block."""
@@ -101,4 +114,8 @@ class ProjectDirectory(LoggingConfigurable):
         raise NotImplementedError
 
     async def refresh(self) -> None:
-        """Look again at where they come from. Called twice a second; no error of its source may leave it."""
+        """Look again at where they come from, where they can change. Called twice a second, never twice at once; no
+        error of its source may leave it."""
+
+    async def close(self) -> None:
+        """Let go of what `refresh` began."""

@@ -17,8 +17,8 @@ def local_project(root: Path) -> Project:
 class LocalProjects(ProjectDirectory):
     """A project directory with one project, `local`."""
 
-    def __init__(self, root: Path, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, root: Path, private: tuple[Path, ...] = (), **options: Any) -> None:
+        super().__init__(root, private, **options)
         self._project = local_project(root)
 
     def projects(self) -> list[Project]:

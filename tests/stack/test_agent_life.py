@@ -225,8 +225,7 @@ def test_a_server_that_ends_while_a_stopped_turn_still_starts_its_agent_leaves_n
 
 async def drive_session(drive: Any, chat: Any) -> Any:
     """The session object behind a conversation: to set a counter that would take a minute to reach."""
-    [app] = drive.server.extension_manager.extension_apps["jupyter_acp"]
-    session = await app.coordinator.get(chat.id)
+    session = await drive.coordinator.get(chat.id)
     async with asyncio.timeout(20):
         while session.error is None:
             await chat.until_kind("session_changed")

@@ -15,8 +15,7 @@ def document(drive: Any, path: str = "a.chat") -> dict[str, Any]:
 
 async def saved(drive: Any, chat: Any) -> Any:
     """The session's object, once all that it has to write is on disk."""
-    [app] = drive.server.extension_manager.extension_apps["jupyter_acp"]
-    session = await app.coordinator.get(chat.id)
+    session = await drive.coordinator.get(chat.id)
     await session.conversation.close()
     return session
 
@@ -171,9 +170,8 @@ async def test_the_session_comes_back_from_the_files_when_the_database_is_lost(d
     await chat.run("/text hi")
     await saved(drive, chat)
     before = await chat.summary()
-    [app] = drive.server.extension_manager.extension_apps["jupyter_acp"]
     await chat.call("DELETE")
-    assert chat.id not in [summary["id"] for summary in app.coordinator.summaries()]
+    assert chat.id not in [summary["id"] for summary in drive.coordinator.summaries()]
     again = await drive.open("a.chat")
     summary = await again.summary()
     assert summary["agent_session_id"] == before["agent_session_id"]

@@ -34,8 +34,7 @@ def server(tmp_path: Path, jp_asyncio_loop: Any) -> Iterator[ServerProcess]:
 
 
 def coordinator(drive: Any) -> Any:
-    [app] = drive.server.extension_manager.extension_apps["jupyter_acp"]
-    return app.coordinator
+    return drive.coordinator
 
 
 async def log(chat: Any) -> list[dict[str, Any]]:
@@ -140,8 +139,7 @@ async def test_an_answer_that_only_the_log_has_is_kept_and_discarding_it_refused
 async def test_only_an_owner_discards_activity(drive: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = await drive.open("a.chat")
     await chat.run("/text one")
-    [app] = drive.server.extension_manager.extension_apps["jupyter_acp"]
-    monkeypatch.setattr(app.access.directory, "role", lambda project, username: Role.COLLABORATOR)
+    monkeypatch.setattr(drive.hub.directory, "role", lambda project, username: Role.COLLABORATOR)
     assert await chat.refused("DELETE", "activity") == (403, "role_too_low")
     assert await chat.call("GET", "turns", "t1", "activity")
     monkeypatch.undo()
