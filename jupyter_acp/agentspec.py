@@ -36,7 +36,9 @@ BASIC_ENVIRONMENT: Final = frozenset(
 """What every agent gets of the server's environment, with the `LC_*` beside it (DESIGN 7)."""
 
 _TEXTS = ("name", "description", "install", "login")
-_FIELDS = frozenset((*_TEXTS, "command", "env", "pass_env", "key_files", "placement", "access", "folders"))
+_FIELDS = frozenset(
+    (*_TEXTS, "command", "env", "pass_env", "key_files", "exec_server", "placement", "access", "folders")
+)
 _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
 _KEY = 16 << 10  # bytes of a key, at most
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -52,7 +54,8 @@ class AgentSpec:
     `env` is set for it, `pass_env` names what it gets of the server's environment, `key_files` are variables that are
     read from files at each start. `access` says which of the agent's own options goes with a kind of access:
     `{access: {option id: value}}`. `folders` are the agent's own, which it reads and writes also where its access is
-    restricted; `~` and `${NAME:-default}` are understood. `install` and `login` tell people how.
+    restricted; `~` and `${NAME:-default}` are understood. `exec_server` is the program in a container that carries out
+    what an agent with placement host-remote wants there. `install` and `login` tell people how.
     """
 
     id: str
@@ -62,6 +65,7 @@ class AgentSpec:
     pass_env: tuple[str, ...] = ()
     key_files: Mapping[str, str] = field(default_factory=dict)
     placement: str = "project"
+    exec_server: tuple[str, ...] = ()
     access: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
     description: str = ""
@@ -287,6 +291,8 @@ def _problem(id: object, entry: object) -> str | None:
     command = entry.get("command", ["x"])
     if not _texts(command) or not command or not command[0]:
         return "command is a list of texts, the program first"
+    if not _texts(entry.get("exec_server", [])):
+        return "exec_server is a list of texts, the program first"
     if not _texts(entry.get("pass_env", [])):
         return "pass_env is a list of names"
     files = entry.get("key_files", {})
@@ -330,6 +336,7 @@ def _spec(id: str, entry: JsonObject) -> AgentSpec:
         pass_env=tuple(dict.fromkeys(entry["pass_env"])),
         key_files=entry["key_files"],
         placement=entry.get("placement", "project"),
+        exec_server=tuple(entry.get("exec_server", ())),
         access=entry.get("access", {}),
         folders=tuple(entry.get("folders", ())),
         description=entry.get("description", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from .hub import ProjectHub
 from .projects.base import Project, ProjectDirectory
 from .projects.local import LocalProjects
 from .session import Limits
+from .sites.base import Site
 from .sites.local import LocalSite, Machine
 from .store import Store
 from .terminaltabs import TerminalTabs
@@ -150,6 +152,11 @@ class AcpExtension(ExtensionApp):
         )
         self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
 
+        here: dict[str, Any] = {
+            "chat_manager": lambda: self._of_server("chat_manager"),
+            "started": self.tabs.add,
+        }
+
         def database(project: Project) -> Path:
             return data if project.id == "local" else data.parent / "projects" / f"{project.id}.db"
 
@@ -157,11 +164,11 @@ class AcpExtension(ExtensionApp):
             return Coordinator(
                 store=Store(database(project)),
                 project=project,
-                site=LocalSite(project, machine),
+                site=self._site(project, machine),
                 catalogue=catalogue,
                 settings=settings,
-                chat_manager=lambda: self._of_server("chat_manager"),
-                started=self.tabs.add,
+                # what is of this server's own folder; Jupyter shows its terminals to everybody who may use it
+                **(here if project.container is None else {}),
             )
 
         self.hub = ProjectHub(
@@ -173,6 +180,25 @@ class AcpExtension(ExtensionApp):
         self.settings["acp_account"] = _account(server.identity_provider)
         assert server.event_logger is not None
         server.event_logger.add_listener(schema_id=_CONTENTS_EVENTS, listener=self._contents_changed)
+
+    def _site(self, project: Project, machine: Machine) -> Site:
+        """Where a project runs."""
+        if project.container is None:
+            return LocalSite(project, machine)
+        from .kernel_exec.containers import Containers
+        from .kernel_exec.podman import Podman
+        from .sites.container import ContainerSite
+
+        kept, sockets = self._data.parent / "projects" / project.id, self._runtime / "projects" / project.id
+        containers = Containers(
+            project,
+            podman=Podman(),
+            # two coordinators of one account leave each other's containers alone
+            instance=hashlib.sha256(os.fsencode(self._data.resolve())).hexdigest()[:8],
+            folder=sockets / "c",
+            home=kept / "home",
+        )
+        return ContainerSite(project, machine, containers, folder=kept)
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""

@@ -151,6 +151,21 @@ class Coordinator:
         """Why the project could not be started the last time."""
         return self.site.error
 
+    @property
+    def default_agent(self) -> str:
+        """The agent of a new chat."""
+        default, allowed = self.catalogue.default, self.project.agents
+        return default if allowed is None or default in allowed else next(iter(allowed), default)
+
+    def agent(self, id: str) -> AgentSpec:
+        """An agent as it is used in this project. NotFound."""
+        spec, allowed = self.catalogue.get(id), self.project.agents
+        if allowed is None:
+            return spec
+        if id not in allowed:
+            raise NotFound(f"agent {id!r} is not one of this project", "agent_not_found")
+        return replace(spec, placement=allowed[id] or spec.placement)
+
     async def start_project(self) -> None:
         """Make the project ready for agents and commands; returns at once, `state` tells what comes of it."""
         if self.site.state not in ("running", "starting"):
@@ -506,10 +521,10 @@ class Coordinator:
             # nothing was said yet, so another agent may have the chat
             saved = None
         if saved is not None and saved.session not in self._rows:
-            spec = self.catalogue.get(saved.agent)
+            spec = self.agent(saved.agent)
             row = self._row(chat, path, spec, saved)
         else:
-            spec = self.catalogue.get(agent or self.catalogue.default)
+            spec = self.agent(agent or self.default_agent)
             row = self._row(chat, path, spec, None)
         if access is not None:
             # a copy must not be able to do more
@@ -548,7 +563,7 @@ class Coordinator:
     async def _take(self, row: SessionRow, chat: ChatFile, *, recover: bool) -> Session:
         from .turnchanges import TurnChanges
 
-        spec = self.catalogue.get(row.agent)
+        spec = self.agent(row.agent)
         session = Session(
             row,
             store=self.store,

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tornado.websocket import WebSocketClientConnection
 
@@ -69,6 +70,16 @@ class Key:
 
     name: str
     writable: str | None
+
+
+class WayOut(Protocol):
+    """The way from a project's containers to model providers."""
+
+    folder: Path
+    """Which they are given, with `egress.sock` in it."""
+
+    async def start(self) -> None:
+        """Listen there. Idempotent."""
 
 
 class Container:
@@ -166,10 +177,8 @@ class Containers:
         Where sockets, tokens and configurations of its containers are made, each in a folder of its own; a short path.
     home
         The home of its agents, outside the project; kept.
-    opening
-        Awaited before a container is made; what is listed by `egress` must be there then.
-    egress
-        The folder of the socket of the way out to model providers.
+    way_out
+        The way to model providers, for projects that have one.
     """
 
     def __init__(
@@ -180,8 +189,7 @@ class Containers:
         instance: str,
         folder: Path,
         home: Path,
-        egress: Path,
-        opening: Callable[[], Awaitable[None]],
+        way_out: WayOut | None = None,
         grace: float = GRACE,
     ) -> None:
         self._project = project
@@ -189,8 +197,7 @@ class Containers:
         self._instance = instance
         self._folder = folder
         self._home = home
-        self._egress = egress
-        self._opening = opening
+        self._way_out = way_out
         self._grace = grace
         self._slots: dict[str, _Slot] = {}
         self._closing = False
@@ -345,7 +352,8 @@ class Containers:
         spec, name, folder = self._project.container, self._container_name(key.name), self._folder / key.name
         assert spec is not None
         await self._podman.remove(name)
-        await self._opening()
+        if self._way_out is not None and self._has_way_out:
+            await self._way_out.start()
         expected = await asyncio.to_thread(self._prepare, folder, key)
         options = await self._options(key)
         id = await self._podman.run(*options, image=spec.image, command=("jupyter-server",))
@@ -460,8 +468,8 @@ class Containers:
             words += ["--volume", f"{root / key.writable}:{PLACE}/{key.writable}:rw"]
         words += ["--volume", f"{folder / 'run'}:{RUN}", "--volume", f"{folder / 'etc'}:{_CONFIG}:ro"]
         words += ["--volume", f"{self._home}:{HOME}"]
-        if self._project.container is not None and self._project.container.network == "providers":
-            words += ["--volume", f"{self._egress}:{EGRESS_FOLDER}:ro"]
+        if self._has_way_out and self._way_out is not None:
+            words += ["--volume", f"{self._way_out.folder}:{EGRESS_FOLDER}:ro"]
         # the file's name, not the token
         for name, value in (
             ("HOME", HOME),
@@ -472,6 +480,11 @@ class Containers:
         ):
             words += ["--env", f"{name}={value}"]
         return [*words, "--workdir", PLACE]
+
+    @property
+    def _has_way_out(self) -> bool:
+        spec = self._project.container
+        return self._way_out is not None and spec is not None and spec.network == "providers"
 
     def _user(self) -> str:
         """Who it runs as: the owner of the project's folder, who must not be root."""
@@ -510,7 +523,7 @@ class Containers:
 
     def _config(self) -> dict[str, object]:
         ours: dict[str, object] = {"serve_project": True, "runtime_dir": f"{RUN}/runners"}
-        if self._project.container is not None and self._project.container.network == "providers":
+        if self._has_way_out:
             ours |= {"egress_socket": f"{EGRESS_FOLDER}/egress.sock", "egress_port": EGRESS_PORT}
         return {
             "ServerApp": {

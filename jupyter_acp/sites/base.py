@@ -84,8 +84,10 @@ class Site(Protocol):
     """
 
     access: list[JsonObject]
-    state: State
     error: str | None
+
+    @property
+    def state(self) -> State: ...
 
     async def open(self) -> None:
         """Find out what can be had here; nothing is started."""
