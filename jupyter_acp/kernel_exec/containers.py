@@ -442,7 +442,7 @@ class Containers:
         network = "podman" if spec.network == "full" else "none"
         words = ["--network", network, "--memory", spec.memory, "--cpus", str(spec.cpus)]
         words += ["--pids-limit", str(spec.pids)]
-        for outside, inside in sorted(spec.mounts.items()):
+        for inside, outside in sorted(spec.mounts.items()):
             words += ["--volume", f"{outside}:{inside}:ro"]
         return words
 
@@ -452,7 +452,7 @@ class Containers:
         words = ["--name", self._container_name(key.name), "--init", "--user", user]
         for label, value in (
             (LABEL, self._instance),
-            (f"{LABEL}.project", self._project.id),
+            (f"{LABEL}.of", self._project.id),
             (f"{LABEL}.key", key.name),
             (_DIGEST, await self._digest()),
         ):
