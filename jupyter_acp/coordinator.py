@@ -105,7 +105,9 @@ class Coordinator:
         self.site = site
         self.catalogue = catalogue
         self._settings = settings
-        self.uploads = Uploads(project.root, limit=settings.upload_limit, keep=settings.upload_keep)
+        self.uploads = Uploads(
+            project.root, limit=settings.upload_limit, keep=settings.upload_keep, place=project.place
+        )
         self._chat_manager = chat_manager
         self._started = started
         self._retention = self._limits_of(store)
@@ -129,7 +131,8 @@ class Coordinator:
 
         name = hashlib.sha256(os.fsencode(self.project.root)).hexdigest()[:24]
         off = None if self._settings.follow_changes else "changes of files are not followed here (follow_changes)"
-        return ChangeTracker(Shadow(self._settings.snapshots / name, self.project.root), missing=off)
+        shadow = Shadow(self._settings.snapshots / name, self.project.root)
+        return ChangeTracker(shadow, missing=off, place=self.project.place)
 
     # --- the project itself ------------------------------------------------------------------------------------------
 
@@ -411,11 +414,11 @@ class Coordinator:
         """A folder of the project that somebody names, whole."""
         with contextlib.closing(Root(self.project.root)) as root:
             try:
-                inner = root.beneath(cwd)
+                inner = root.beneath(self.project.found(cwd))
             except ExecutorError as exc:
                 raise BadRequest(f"cwd is not a folder of the project: {exc}", "bad_cwd") from exc
             inner.close()
-            return str(inner.path)
+            return self.project.named(inner.path)
 
     async def close(self, session_id: str) -> None:
         """End a session for good; the chat file stays."""
@@ -493,7 +496,9 @@ class Coordinator:
         if elsewhere is not None and not elsewhere.closed and elsewhere.root != str(self.project.root):
             # the project was moved as a whole: its log and maybe a running agent go with it
             root = self.project.root
-            cwd = root / Path(elsewhere.cwd).relative_to(elsewhere.root)
+            cwd = Path(elsewhere.cwd)
+            if cwd.is_relative_to(elsewhere.root):
+                cwd = root / cwd.relative_to(elsewhere.root)
             row = replace(elsewhere, root=str(root), project=self.project.id, path=path, cwd=str(cwd))
             await self.store.append(row.id, [], [row.save()], durable=True)
             return row, False
@@ -524,7 +529,7 @@ class Coordinator:
             path=path,
             chat_id=chat.id,
             agent=spec.id,
-            cwd=str(self.project.root),
+            cwd=self.project.place,
             title=path.rsplit("/", 1)[-1].removesuffix(".chat"),
             created=time.time(),
         )

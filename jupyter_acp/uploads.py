@@ -36,10 +36,13 @@ class Uploads:
         Bytes of one upload.
     keep
         Seconds after which an upload is removed.
+    place
+        The project's directory as its agents name it.
     """
 
-    def __init__(self, root: Path, *, limit: int, keep: float) -> None:
+    def __init__(self, root: Path, *, limit: int, keep: float, place: str | None = None) -> None:
         self._root = root
+        self._place = Path(root if place is None else place)
         self._limit = limit
         self._keep = keep
 
@@ -64,7 +67,7 @@ class Uploads:
             await asyncio.to_thread(self._write, file, data)
         except (ExecutorError, OSError) as exc:
             raise Unavailable(f"the upload could not be written: {exc}", "upload_failed") from exc
-        return {"uri": (self._root / file).as_uri(), "mime_type": kind, "size": len(data)}
+        return {"uri": (self._place / file).as_uri(), "mime_type": kind, "size": len(data)}
 
     async def clean(self) -> None:
         """Remove what is older than `keep`."""

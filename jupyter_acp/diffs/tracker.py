@@ -66,12 +66,21 @@ class ChangeTracker:
         Bytes of a file up to which its contents are kept; of a larger one only that it changed.
     missing
         Why nothing is compared, where that is not wanted.
+    place
+        The project's folder as its agents name it; by default as it is named here.
     """
 
     def __init__(
-        self, shadow: Shadow, *, max_files: int = 20_000, max_size: int = 2 << 20, missing: str | None = None
+        self,
+        shadow: Shadow,
+        *,
+        max_files: int = 20_000,
+        max_size: int = 2 << 20,
+        missing: str | None = None,
+        place: str | None = None,
     ) -> None:
         self.shadow = shadow
+        self._place = str(shadow.root) if place is None else place
         self._max_files = max_files
         self._max_size = max_size
         self._one = asyncio.Lock()
@@ -168,7 +177,7 @@ class ChangeTracker:
 
     def relative(self, path: str) -> str | None:
         """A path as it is named here; None for one outside."""
-        inside = os.path.relpath(os.path.join(self.shadow.root, path), self.shadow.root)
+        inside = os.path.relpath(os.path.join(self._place, path), self._place)
         return None if inside == ".." or inside.startswith("../") else inside
 
     async def diff(self, name: str) -> JsonObject:

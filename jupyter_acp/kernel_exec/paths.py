@@ -80,7 +80,7 @@ class Root:
         of the same file (hard links) keep the old content.
         """
         with _told(path), self._locate(path, create=True) as (folder, name):
-            mode = _replaceable_mode(folder, name)
+            mode, owner = _replaceable(folder, name)
             temporary = f".{secrets.token_hex(8)}.acp-tmp"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(temporary, flags, 0o666, dir_fd=folder)
@@ -88,6 +88,7 @@ class Root:
                 with os.fdopen(fd, "wb") as file:
                     if mode is not None:
                         os.fchmod(fd, mode)
+                    _give(fd, owner)
                     yield file
                     file.flush()
                     os.fsync(fd)
@@ -201,19 +202,35 @@ def _link_target(folder: int, name: str) -> str | None:
 
 
 def _enter(folder: int, name: str, *, create: bool) -> int:
+    made = False
     if create:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=folder)
+            made = True
     # a link put here since we looked is refused by O_NOFOLLOW
-    return os.open(name, _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    flags = os.O_RDONLY if made and os.geteuid() == 0 else _O_PATH
+    opened = os.open(name, flags | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if made:
+        _give(opened, _owner(os.fstat(folder)))
+    return opened
 
 
-def _replaceable_mode(folder: int, name: str) -> int | None:
-    """The mode of the regular file that is there, None if there is nothing."""
+def _owner(found: os.stat_result) -> tuple[int, int]:
+    return found.st_uid, found.st_gid
+
+
+def _give(fd: int, owner: tuple[int, int]) -> None:
+    """Have what root makes in somebody's project belong to them, who could not change it else."""
+    if os.geteuid() == 0 and owner != (0, 0):
+        os.fchown(fd, *owner)
+
+
+def _replaceable(folder: int, name: str) -> tuple[int | None, tuple[int, int]]:
+    """Mode and owner of the regular file that is there; if there is nothing, None and the folder's owner."""
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return None
+        return None, _owner(os.fstat(folder))
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
@@ -221,7 +238,7 @@ def _replaceable_mode(folder: int, name: str) -> int | None:
     # replacing needs only the folder's permission; a file that is marked read-only is meant so
     if not os.access(name, os.W_OK, dir_fd=folder):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return stat.S_IMODE(found.st_mode) & 0o777
+    return stat.S_IMODE(found.st_mode) & 0o777, _owner(found)
 
 
 @contextmanager

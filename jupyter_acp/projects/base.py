@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from traitlets.config import LoggingConfigurable
@@ -87,6 +87,15 @@ class Project:
     agents: Mapping[str, str | None] | None = None
     requester_decides: bool = False
     token_limit: int = 0
+
+    def named(self, path: Path) -> str:
+        """A file or folder of this machine beneath `root`, as the project names it."""
+        return str(PurePosixPath(self.place, path.relative_to(self.root)))
+
+    def found(self, path: str) -> str:
+        """A path that the project names, relative to `root` if it is beneath `place`; others as they are."""
+        pure = PurePosixPath(path)
+        return str(pure.relative_to(self.place)) if pure.is_relative_to(self.place) else path
 
 
 class ProjectDirectory(LoggingConfigurable):
