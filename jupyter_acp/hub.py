@@ -45,20 +45,22 @@ class ProjectHub:
         self._leaving: dict[str, asyncio.Task[None]] = {}
         #: called after each look at the directory
         self.watchers: set[Callable[[], None]] = set()
-        self._first_look: asyncio.Future[None] | None = None
+        self._looked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._error = ""
 
     async def ready(self) -> None:
-        """Return once the directory has been looked at. A request may come before the server says that it runs."""
-        if self._first_look is None:
-            self._first_look = asyncio.ensure_future(self.refresh())
-        await asyncio.shield(self._first_look)
+        """Return once the directory has been looked at; it is followed from now on.
+
+        Called by each request too: one may come before the server says that it runs.
+        """
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="acp-projects")
+        await self._looked.wait()
 
     async def start(self) -> None:
-        """Go on with what an earlier server left, project by project; follow the directory from now on."""
+        """Go on with what an earlier server left, project by project."""
         await self.ready()
-        self._looking = asyncio.create_task(self._look(), name="acp-projects")
         await asyncio.gather(*(self._resume(p) for p in self.directory.projects() if self._has_work(p)))
 
     async def stop(self) -> None:
@@ -118,8 +120,9 @@ class ProjectHub:
     async def _look(self) -> None:
         """For ever: follow the directory."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
             await self.refresh()
+            self._looked.set()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _resume(self, project: Project) -> None:
         try:

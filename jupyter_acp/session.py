@@ -28,6 +28,7 @@ from .exceptions import (
     AgentProtocolError,
     BadRequest,
     Conflict,
+    NotAllowed,
     NotFound,
     RequestError,
     SessionLost,
@@ -316,8 +317,18 @@ class Session:
         """
         await self._loop.interrupt(turn_id)
 
-    async def answer(self, question_id: str, option_id: str, content: JsonObject | None, by: str) -> None:
-        """A person's answer to the agent's question; see `Questions.answer`."""
+    async def answer(
+        self, question_id: str, option_id: str, content: JsonObject | None, by: str, *, requester_decides: bool = False
+    ) -> None:
+        """A person's answer to the agent's question; see `Questions.answer`.
+
+        NotAllowed where only the person whose turn it is in may answer, and that is somebody else. Who wants to end it
+        all the same can interrupt the turn.
+        """
+        question = self.questions.pending.get(question_id)
+        turn = self.turns.get(question.turn) if requester_decides and question and question.turn else None
+        if turn is not None and turn.user.get("username") != by:
+            raise NotAllowed("only the person who asked the agent may answer it here", "not_requester")
         await self.questions.answer(question_id, option_id, content, by)
 
     async def diff(self, turn_id: str) -> JsonObject:

@@ -60,6 +60,7 @@ class Drive:
         self._ws_fetch = ws_fetch
         self.server = server
         self.root = Path(server.root_dir)
+        self.project = "local"
         self.conversations: list[Conversation] = []
         self._turns = 0
 
@@ -98,7 +99,7 @@ class Drive:
 
     async def open(self, path: str = "a.chat", **body: object) -> Conversation:
         """The session of a chat."""
-        summary = await self.ok("POST", "projects", "local", "sessions", body={"path": path, **body})
+        summary = await self.ok("POST", "projects", self.project, "sessions", body={"path": path, **body})
         self.conversations.append(conversation := Conversation(self, summary["id"]))
         return conversation
 
@@ -114,7 +115,7 @@ class Drive:
             "api",
             "acp",
             "projects",
-            "local",
+            self.project,
             "sessions",
             session_id,
             "events",
@@ -135,12 +136,14 @@ class Conversation:
 
     async def call(self, method: str, *path: str, body: object = None, **query: object) -> Any:
         """A route below this session; it must succeed."""
-        return await self.drive.ok(method, "projects", "local", "sessions", self.id, *path, body=body, **query)
+        return await self.drive.ok(
+            method, "projects", self.drive.project, "sessions", self.id, *path, body=body, **query
+        )
 
     async def refused(self, method: str, *path: str, body: object = None, **query: object) -> tuple[int, str]:
         """A route below this session that must not succeed: its status and reason."""
         status, answer = await self.drive.request(
-            method, "projects", "local", "sessions", self.id, *path, body=body, **query
+            method, "projects", self.drive.project, "sessions", self.id, *path, body=body, **query
         )
         assert status >= 400, (status, answer)
         assert isinstance(answer["message"], str)

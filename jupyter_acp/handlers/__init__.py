@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 from .base import ProjectAccess
 from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandler
 from .events import EventsHandler, SubscribeHandler
-from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
+from .projects import (
+    AgentsHandler,
+    ProjectHandler,
+    ProjectLogHandler,
+    ProjectsHandler,
+    RootHandler,
+    StartProjectHandler,
+    StopProjectHandler,
+)
 from .sessions import (
     ForkHandler,
     RestartAgentHandler,
@@ -40,6 +48,9 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (r"/?", RootHandler),
     (r"/projects", ProjectsHandler),
     (PROJECT, ProjectHandler),
+    (PROJECT + r"/start", StartProjectHandler),
+    (PROJECT + r"/stop", StopProjectHandler),
+    (PROJECT + r"/logs", ProjectLogHandler),
     (PROJECT + r"/agents", AgentsHandler),
     (PROJECT + r"/sessions", SessionsHandler),
     (SESSION, SessionHandler),

@@ -52,6 +52,7 @@ class ReactionHandler(AcpHandler):
 
     @route
     async def put(self, project_id: str, session_id: str, message_id: str, name: str) -> None:
+        self.body()
         await self._react(project_id, session_id, message_id, name, True)
 
     @route

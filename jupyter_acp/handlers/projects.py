@@ -34,7 +34,51 @@ class ProjectHandler(AcpHandler):
     async def get(self, project_id: str) -> None:
         coordinator = await self.coordinator(project_id)
         project, role = self.access.project(project_id, self.username, Role.VIEWER)
-        self.finish_json({**_summary(project, role, coordinator), "access": coordinator.access})
+        container = project.container
+        self.finish_json(
+            {
+                **_summary(project, role, coordinator),
+                "error": coordinator.error,
+                "access": coordinator.access,
+                "network": container and container.network,
+                "image": container and container.image,
+                "usage": coordinator.usage(),
+            }
+        )
+
+
+class StartProjectHandler(AcpHandler):
+    """POST /projects/{pid}/start"""
+
+    @route
+    async def post(self, project_id: str) -> None:
+        coordinator = await self.coordinator(project_id, Role.COLLABORATOR)
+        self.body()
+        await coordinator.start_project()
+        self._finish(project_id, coordinator)
+
+    def _finish(self, project_id: str, coordinator: Coordinator) -> None:
+        project, role = self.access.project(project_id, self.username, Role.VIEWER)
+        self.finish_json(_summary(project, role, coordinator), 202)
+
+
+class StopProjectHandler(StartProjectHandler):
+    """POST /projects/{pid}/stop"""
+
+    @route
+    async def post(self, project_id: str) -> None:
+        coordinator = await self.coordinator(project_id, Role.OWNER)
+        self.body()
+        await coordinator.stop_project()
+        self._finish(project_id, coordinator)
+
+
+class ProjectLogHandler(AcpHandler):
+    """GET /projects/{pid}/logs"""
+
+    @route
+    async def get(self, project_id: str) -> None:
+        self.finish_json({"text": await (await self.coordinator(project_id, Role.OWNER)).project_log()})
 
 
 class AgentsHandler(AcpHandler):

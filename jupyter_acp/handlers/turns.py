@@ -108,12 +108,14 @@ class PermissionHandler(AcpHandler):
 
     @route
     async def post(self, project_id: str, session_id: str, question_id: str) -> None:
-        session = await self.session(project_id, session_id, Role.COLLABORATOR)
+        coordinator = await self.coordinator(project_id, Role.COLLABORATOR)
+        session = await coordinator.get(session_id)
         body = self.body("option_id", "content")
         option = body.get("option_id")
         if not isinstance(option, str):
             raise BadRequest("option_id is missing")
-        await session.answer(question_id, option, body.get("content"), self.username)
+        decides = coordinator.project.requester_decides
+        await session.answer(question_id, option, body.get("content"), self.username, requester_decides=decides)
         self.set_status(204)
         self.finish()
 
