@@ -83,7 +83,11 @@ def changed_files(packages: Sequence[str]) -> Iterator[str]:
 def real(path: str) -> str:
     """A path by way of /usr, where /bin and the like are links: a tar must name each file once."""
     top = path.split("/")[1]
-    return f"/usr{path}" if top in ("bin", "sbin", "lib", "lib64") and "/" in path[1:] and Path("/" + top).is_symlink() else path
+    return (
+        f"/usr{path}"
+        if top in ("bin", "sbin", "lib", "lib64") and "/" in path[1:] and Path("/" + top).is_symlink()
+        else path
+    )
 
 
 def alternatives(paths: Iterable[str]) -> Iterator[str]:
