@@ -3,18 +3,19 @@
 #
 #   containers/build.sh [--base IMAGE] [--wheels FOLDER] [--tag NAME]
 #
-#   --base IMAGE      build on this image, which podman has; without it on a Debian made of this Debian's own files
+#   --base IMAGE      build on this image, which podman has, with Python 3.11 or newer; without it on a Debian made of this
+#                     Debian's own files
 #   --wheels FOLDER   wheels of what the image needs, ours too if it is there; without it pip downloads them, once
 #   --tag NAME        a name that stays
 #
 # The name printed is localhost/jupyter-acp-project:<hash of all that goes into it>; it goes when another image is built.
-# No image registry is asked, and nothing inside the build has a network. PYTHON names another Python with pip than that
-# of .venv.
+# No image registry is asked. Inside the build there is no network, unless --base comes without --wheels: that image may
+# lack git. PYTHON names another Python with pip than that of .venv.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
-base="" wheels="" tag=""
+base="" wheels="" tag="" network="--network none"
 while [ $# -gt 0 ]; do
     case $1 in
     --base) base=$2 ;;
@@ -37,6 +38,7 @@ trap 'rm -rf "$work"' EXIT
 
 packages="bash ca-certificates coreutils git libstdc++6 mawk passwd procps python3 python3-venv tzdata"
 debian=""
+[ -z "$base" ] || [ -n "$wheels" ] || network=""
 if [ -z "$base" ]; then
     if ! [ -r /var/lib/dpkg/status ]; then
         say "This is no Debian whose files could be used. Name an image with Python 3.11 or newer: --base IMAGE"
@@ -56,7 +58,7 @@ inputs() {
     echo "$base"
     [ -n "$debian" ] || podman image inspect --format '{{.Id}}' "$base"
     cd "$root"
-    { sources && find containers requirements/project.txt -type f -name '[a-zA-Z]*' | LC_ALL=C sort; } | xargs sha256sum
+    { sources && printf '%s\n' containers/build.sh containers/Containerfile requirements/project.txt; } | xargs sha256sum
     [ -z "$wheels" ] || find "$wheels" -type f | LC_ALL=C sort | xargs sha256sum
 }
 image=localhost/jupyter-acp-project:$(inputs | digest)
@@ -84,7 +86,7 @@ make_package() {
 # What our wheel needs, for the Python of the image, which may be older than ours
 download() {
     local version
-    version=$(podman run --rm --pull=never --network none "$base" python3 -c \
+    version=$(podman run --rm --pull=never --network none --entrypoint python3 "$base" -c \
         'import platform; print(platform.python_version())')
     wheels=$({ echo "$version $(uname -m)" && cat "$root/pyproject.toml" "$root/requirements/project.txt"; } | digest)
     wheels=$kept/wheels-$wheels
@@ -93,6 +95,7 @@ download() {
     quietly "$python" -m pip download --only-binary :all: --python-version "$version" --dest "$work/wheels" \
         --constraint "$root/requirements/project.txt" "$work"/context/*.whl ipykernel
     rm "$work"/wheels/jupyter_acp_coordinator-*
+    rm -rf "$kept"/wheels-*
     # somebody else may have been quicker
     mv -T "$work/wheels" "$wheels" 2>/dev/null || [ -d "$wheels" ]
 }
@@ -117,7 +120,8 @@ if ! podman image exists "$image"; then
     name=wheels-$(ls "$wheels" | digest)
     cp -r "$wheels" "$work/context/$name"
     say "Building $image"
-    quietly podman build --pull=never --network none --build-arg "BASE=$base" --build-arg "WHEELS=$name" \
+    # shellcheck disable=SC2086 # two words or none
+    quietly podman build --pull=never $network --build-arg "BASE=$base" --build-arg "WHEELS=$name" \
         --tag "$image" "$work/context"
     forget_others
 fi

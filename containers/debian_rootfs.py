@@ -1,4 +1,6 @@
-"""The root file system of a small Debian, made of this Debian's own files: `python3 debian_rootfs.py OUT.tar PACKAGE...`.
+"""The root file system of a small Debian, made of this Debian's own files.
+
+    python3 debian_rootfs.py OUT.tar PACKAGE...
 
 No registry, no download: what the packages named and all that they need have installed here goes into a tar. Files that
 somebody has changed here, accounts, and whatever no package has brought stay out.
@@ -17,6 +19,8 @@ from pathlib import Path
 
 # what a container has no use for, and what it has of its own
 LEFT_OUT = ("/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/")
+# into /usr, on every Debian of today
+LINKS = {link for link in ("/bin", "/sbin", "/lib", "/lib64") if Path(link).is_symlink()}
 # made by the packages' scripts, from the files beside them
 MADE = {
     "/etc/passwd": "/usr/share/base-passwd/passwd.master",
@@ -33,7 +37,7 @@ def main(out: str, *named: str) -> None:
     paths = {real(path) for path in listed if not path.startswith(LEFT_OUT) and path not in changed}
     paths |= set(alternatives(paths))
     paths |= {str(path) for path in Path("/etc/ssl/certs").glob("*")}
-    paths |= {"/bin", "/sbin", "/lib", "/lib64"}
+    paths |= LINKS
     with tarfile.open(out, "w") as tar:
         for path in sorted(path for path in paths if os.path.lexists(path) and path not in MADE):
             tar.add(path, recursive=False)
@@ -82,12 +86,8 @@ def changed_files(packages: Sequence[str]) -> Iterator[str]:
 
 def real(path: str) -> str:
     """A path by way of /usr, where /bin and the like are links: a tar must name each file once."""
-    top = path.split("/")[1]
-    return (
-        f"/usr{path}"
-        if top in ("bin", "sbin", "lib", "lib64") and "/" in path[1:] and Path("/" + top).is_symlink()
-        else path
-    )
+    _, top, *below = path.split("/")
+    return f"/usr{path}" if below and f"/{top}" in LINKS else path
 
 
 def alternatives(paths: Iterable[str]) -> Iterator[str]:

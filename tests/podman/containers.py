@@ -28,7 +28,7 @@ class Podman:
         return done
 
     def run(self, image: str, *command: str, options: Sequence[str] = (), stdin: str = "") -> str:
-        """What a program prints in a container of its own, which can do as little as a project's and is then removed."""
+        """What a program prints in a container of its own, which can do as little as a project's."""
         confined = ("--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only")
         ours = ("--rm", "--interactive", "--pull=never", f"--label=jupyter-acp-test={self._folder}")
         return self("run", *ours, *confined, *options, image, *command, stdin=stdin).stdout

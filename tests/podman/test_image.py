@@ -15,6 +15,12 @@ from .conftest import CONTAINERS
 from .containers import Podman
 
 PACKAGE = Path(jupyter_acp.__file__).parent
+DIGESTS = """
+import hashlib, json, pathlib, jupyter_acp
+root = pathlib.Path(jupyter_acp.__file__).parent
+files = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+print(json.dumps({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}))
+"""
 
 
 def test_an_account_without_any_right_runs_jupyter_server_without_a_network(podman: Podman, image: str) -> None:
@@ -38,15 +44,12 @@ def test_our_server_extension_is_loaded_without_further_ado(podman: Podman, imag
 
 
 def test_the_package_in_it_is_that_of_this_tree(podman: Podman, image: str) -> None:
-    code = "import hashlib, jupyter_acp, json, pathlib; root = pathlib.Path(jupyter_acp.__file__).parent; print(json.dumps("
-    code += "{str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob('*') "
-    code += "if p.is_file() and '__pycache__' not in p.parts}))"
     here = {
         str(path.relative_to(PACKAGE)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in PACKAGE.rglob("*")
         if path.is_file() and not {"__pycache__", "labextension"} & set(path.parts)
     }
-    assert json.loads(podman.run(image, "python", "-c", code)) == here
+    assert json.loads(podman.run(image, "python", "-c", DIGESTS)) == here
 
 
 def test_what_is_installed_in_it_fits_together(podman: Podman, image: str) -> None:
