@@ -9,6 +9,7 @@ PIP := $(PY) -m pip
 # jlpm and jupyter-builder call each other by name
 JLPM := cd labextension && PATH="$(abspath $(VENV)/bin):$$PATH" jlpm
 PINS := requirements/test.txt
+IMAGE_PINS := requirements/project.txt
 BUILT := jupyter_acp/labextension/static/style.js
 FRONT := $(shell find labextension/src labextension/style labextension/schema -type f 2>/dev/null) \
 	$(wildcard labextension/*.json labextension/*.js)
@@ -25,7 +26,7 @@ unexport VIRTUAL_ENV
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup lint ruff mypy front format test-agents test-faults soak bench wheel lock clean check-node system-packages
+.PHONY: help demo test setup lint ruff mypy front format test-agents test-podman test-faults soak bench wheel lock clean image check-node system-packages
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -34,7 +35,7 @@ demo: $(VENV)/.demo
 	@$(VENV)/bin/jupyter acp demo
 
 # pytest always runs and its summary comes last; what the linters found is in the exit status
-test: setup
+test: setup image
 	@lint=0; $(MAKE) lint || { lint=1; echo "LINT FAILED (above); the tests run all the same" >&2; }; \
 	$(PY) -m pytest -m "not agents" $(ARGS) && [ $$lint -eq 0 ]
 
@@ -63,6 +64,10 @@ format: $(VENV)/.test
 test-agents: setup $(REAL_AGENTS) $(FAST_AGENT)/.installed
 	$(PY) -m pytest -m agents $(ARGS)
 
+# projects in real containers; part of make test too. Without a podman that works each is skipped, and says why
+test-podman: setup image
+	$(PY) -m pytest -m podman $(ARGS)
+
 # kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on; MODEL_EXAMPLES
 # random stories of turns, those of MODEL_SEED
 test-faults: setup
@@ -81,12 +86,18 @@ wheel: check-node $(VENV)/.created
 	rm -rf jupyter_acp/labextension labextension/lib dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
+# those of the image of projects for the oldest Python that one may have: Debian's
 lock: $(VENV)/.test
 	@{ sed -n 's/^#/#/p' $(PINS); $(PIP) freeze --exclude-editable --exclude pip --exclude setuptools; } > $(PINS).new
 	@mv $(PINS).new $(PINS)
+	@mkdir -p build
+	@SKIP_JUPYTER_BUILDER=1 $(PIP) install -q --dry-run --ignore-installed --no-build-isolation --only-binary :all: \
+		--python-version 3.11.2 --target build/none --report build/image.json . ipykernel
+	@{ sed -n 's/^#/#/p' $(IMAGE_PINS); $(PY) scripts/pins.py build/image.json; } > $(IMAGE_PINS).new
+	@mv $(IMAGE_PINS).new $(IMAGE_PINS)
 
 clean:
-	rm -rf $(VENV) labextension/node_modules labextension/lib jupyter_acp/labextension dist $(dir $(PEERS) $(REAL_AGENTS)) $(FAST_AGENT)
+	rm -rf $(VENV) labextension/node_modules labextension/lib jupyter_acp/labextension build dist $(dir $(PEERS) $(REAL_AGENTS)) $(FAST_AGENT)
 
 # --- environment, by stamp files ---
 
@@ -95,6 +106,10 @@ check-node:
 
 system-packages:
 	@scripts/system_packages.sh
+
+# what the podman tests run in. Where there is no podman that works, or the image cannot be built, they say so themselves
+image: system-packages $(VENV)/.test
+	@if containers/podman_conf.sh build/containers >/dev/null 2>&1; then containers/build.sh >/dev/null || true; fi
 
 $(VENV)/.created: $(PINS)
 	@echo "Making $(VENV)"

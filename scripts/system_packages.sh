@@ -1,16 +1,25 @@
 #!/bin/sh
-# Programs that the tests drive and pip cannot bring: Chromium, and on Linux bubblewrap and strace.
-# As root on Debian they are installed; elsewhere what is missing is named, and the tests that need it fail by themselves.
+# Programs that the tests drive and pip cannot bring: Chromium, and on Linux bubblewrap, strace, and podman with a runtime,
+# an init for its containers and a static busybox to try it with.
+# As root on Debian they are installed; elsewhere what is missing is named. Tests of containers are then skipped, each
+# with the reason; other tests that need what is missing fail by themselves.
 set -u
 
 missing=""
+needs() { command -v "$1" >/dev/null || missing="$missing $2"; }
+
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null &&
     ! [ -d "/Applications/Google Chrome.app" ] && ! [ -d "/Applications/Chromium.app" ]; then
     missing="chromium"
 fi
 if [ "$(uname)" = Linux ]; then
-    command -v bwrap >/dev/null || missing="$missing bubblewrap"
-    command -v strace >/dev/null || missing="$missing strace"
+    needs bwrap bubblewrap
+    needs strace strace
+    needs podman podman
+    # beside crun, if podman came with that: it runs where crun does not (containers/podman_conf.sh)
+    needs runc runc
+    needs catatonit catatonit
+    needs busybox busybox-static
 fi
 [ -n "$missing" ] || exit 0
 
@@ -26,4 +35,4 @@ if [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/de
     tail -n 20 "$log" >&2
     rm -f "$log"
 fi
-echo "Missing: $missing. Install with your system's package manager; the tests that need it will fail until then." >&2
+echo "Missing: $missing. Install with your system's package manager; tests that need it fail until then, those of containers are skipped." >&2
