@@ -9,6 +9,7 @@ from .chats import ExportHandler, MessageHandler, MessagesHandler, ReactionHandl
 from .events import EventsHandler, SubscribeHandler
 from .projects import AgentsHandler, ProjectHandler, ProjectsHandler, RootHandler
 from .sessions import (
+    EditorTextsHandler,
     ForkHandler,
     RestartAgentHandler,
     SessionActivityHandler,
@@ -55,6 +56,7 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (SESSION + r"/restart-agent", RestartAgentHandler),
     (SESSION + r"/start-over", StartOverHandler),
     (SESSION + r"/activity", SessionActivityHandler),
+    (SESSION + r"/editor-texts", EditorTextsHandler),
     (SESSION + r"/events", EventsHandler),
     (SESSION + r"/events/subscribe", SubscribeHandler),
     (SESSION + r"/messages", MessagesHandler),
