@@ -19,6 +19,7 @@ from .access import READ_ONLY, WORKSPACE_WRITE
 from .agentspec import AgentSpec, Catalogue
 from .chatfile import ChatFile
 from .delegation import Delegation
+from .editortexts import EditorTexts
 from .events import JsonObject
 from .exceptions import (
     BadRequest,
@@ -602,6 +603,7 @@ class Coordinator:
             lambda: session.host.connection,
             run=self._settings.delegated_commands,
             started=self._started,
+            texts=EditorTexts(self.project.place),
             cwd=session.row.cwd,
         )
 

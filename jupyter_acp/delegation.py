@@ -13,6 +13,7 @@ import os.path
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from .editortexts import EditorTexts
 from .events import JsonObject, Kind
 from .exceptions import AgentError, ExecutorError, RequestError
 from .inbox import Inbox
@@ -34,7 +35,7 @@ METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL, NOT_FOUND, CANCELLED = -32601, -3260
 class Delegation:
     """Carries out one session's delegated calls, each in a task of its own, and answers them.
 
-    `respond(id, result)` and `respond_error(id, code, message)` reach the agent.
+    `texts` is read before the disk is. `respond(id, result)` and `respond_error(id, code, message)` reach the agent.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Delegation:
         *,
         inbox: Inbox,
         changes: TurnChanges,
+        texts: EditorTexts,
         cwd: str,
         respond: Callable[[RequestId, object], Awaitable[None]],
         respond_error: Callable[[RequestId, int, str], Awaitable[None]],
     ) -> None:
+        self.texts = texts
         self._session_id = session_id
         self._executor = executor
         self._terminals = terminals
@@ -74,6 +77,7 @@ class Delegation:
         *,
         run: Run,
         started: Started,
+        texts: EditorTexts,
         cwd: str,
     ) -> Delegation:
         """The delegation of one session, whose present connection `connection` gives."""
@@ -103,6 +107,7 @@ class Delegation:
             journal,
             inbox=inbox,
             changes=changes,
+            texts=texts,
             cwd=cwd,
             respond=respond,
             respond_error=respond_error,
@@ -171,14 +176,17 @@ class Delegation:
 
     async def _call(self, method: str, params: JsonObject, call_id: str | None) -> object:
         if method == "fs/read_text_file":
-            path = self._whole(params["path"])
-            return {"content": await self._executor.read_text_file(path, params.get("line"), params.get("limit"))}
+            path, line, limit = self._whole(params["path"]), params.get("line"), params.get("limit")
+            if (text := self.texts.read(path, line, limit)) is None:
+                text = await self._executor.read_text_file(path, line, limit)
+            return {"content": text}
         if method == "fs/write_text_file":
             path, content = self._whole(params["path"]), params["content"]
             if not isinstance(content, str):
                 raise ValueError("content must be text")
             name = await self._changes.writes(self._inbox.turn, path)
             await self._executor.write_text_file(path, content)
+            self.texts.written(path)
             self._journal.append(Kind.FILE_CHANGED, {"path": name, "route": "delegated"}, turn=self._inbox.turn)
             return {}
         if method == "terminal/create":

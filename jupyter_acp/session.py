@@ -21,6 +21,7 @@ from .agentspec import AgentSpec
 from .chatfile import ChatFile
 from .conversation import Conversation
 from .delegation import METHOD_NOT_FOUND, Delegation
+from .editortexts import EditorTexts
 from .events import JsonObject, Kind
 from .exceptions import (
     AgentError,
@@ -493,6 +494,11 @@ class Session:
             "error": self.error,
             "schema_version": SCHEMA_VERSION,
         }
+
+    @property
+    def editor_texts(self) -> EditorTexts | None:
+        """Unsaved texts that people offer to the agent; None where it reads the project's files itself."""
+        return self._delegation.texts if self._delegation else None
 
     # --- the agent ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .projects import (
     StopProjectHandler,
 )
 from .sessions import (
+    EditorTextsHandler,
     ForkHandler,
     RestartAgentHandler,
     SessionActivityHandler,
@@ -66,6 +67,7 @@ ROUTES: list[tuple[str, type[Any]]] = [
     (SESSION + r"/restart-agent", RestartAgentHandler),
     (SESSION + r"/start-over", StartOverHandler),
     (SESSION + r"/activity", SessionActivityHandler),
+    (SESSION + r"/editor-texts", EditorTextsHandler),
     (SESSION + r"/events", EventsHandler),
     (SESSION + r"/events/subscribe", SubscribeHandler),
     (SESSION + r"/messages", MessagesHandler),

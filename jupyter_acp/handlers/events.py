@@ -8,6 +8,7 @@ from typing import Any
 from tornado import web
 from tornado.websocket import WebSocketClosedError
 
+from ..editortexts import EditorTexts
 from ..exceptions import AcpError, RequestError
 from ..projects.base import Role
 from .base import AcpHandler, AcpSocket, ProjectAccess, route, username
@@ -30,6 +31,7 @@ class SubscribeHandler(AcpSocket):
     def initialize(self, access: ProjectAccess) -> None:
         self.access = access
         self._sending: asyncio.Task[None] | None = None
+        self._texts: EditorTexts | None = None
 
     async def get(self, project_id: str, session_id: str) -> None:
         await self.check("read")
@@ -38,7 +40,7 @@ class SubscribeHandler(AcpSocket):
             await self.access.ready()
             name = username(self.current_user, self.settings)
             self._coordinator = await self.access.serving(project_id, name, Role.VIEWER)
-            await self._coordinator.get(session_id)
+            session = await self._coordinator.get(session_id)
         except RequestError as exc:
             raise web.HTTPError(exc.status, exc.message) from exc
         except AcpError as exc:
@@ -47,10 +49,14 @@ class SubscribeHandler(AcpSocket):
         if not (after.isascii() and after.isdigit() and len(after) < 16):
             raise web.HTTPError(400, "after must be a number")
         self._after = int(after)
+        if client := self.get_query_argument("client", ""):
+            self._client, self._texts = (name, client), session.editor_texts
         self._session_id = session_id
         await super().get(project_id, session_id)
 
     async def open(self, *args: Any, **kwargs: Any) -> None:
+        if self._texts is not None:
+            self._texts.connected(self._client)
         await super().open(*args, **kwargs)
         self.access.hub.watchers.add(self._check_membership)
         self._check_membership()
@@ -80,4 +86,6 @@ class SubscribeHandler(AcpSocket):
         self.access.hub.watchers.discard(self._check_membership)
         if self._sending is not None:
             self._sending.cancel()
+        if self._texts is not None:
+            self._texts.disconnected(self._client)
         super().on_close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..exceptions import BadRequest
+from ..exceptions import BadRequest, Unsupported
 from ..projects.base import Role
 from .base import AcpHandler, route
 
@@ -69,6 +69,23 @@ class SessionHandler(AcpHandler):
     @route
     async def delete(self, project_id: str, session_id: str) -> None:
         await (await self.coordinator(project_id, Role.COLLABORATOR)).close(session_id)
+        self.set_status(204)
+        self.finish()
+
+
+class EditorTextsHandler(AcpHandler):
+    """PUT …/editor-texts"""
+
+    @route
+    async def put(self, project_id: str, session_id: str) -> None:
+        session = await self.session(project_id, session_id, Role.COLLABORATOR)
+        body = self.body("client", "texts")
+        client, texts = _text(body, "client"), _object(body, "texts")
+        if not client or texts is None:
+            raise BadRequest("client and texts are needed")
+        if session.editor_texts is None:
+            raise Unsupported("this agent reads the project's files itself", "not_delegated")
+        session.editor_texts.offer((self.username, client), texts)
         self.set_status(204)
         self.finish()
 

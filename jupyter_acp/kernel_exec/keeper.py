@@ -5,8 +5,9 @@ forks a *keeper*, the parent of the command and of every process that the comman
 a keeper stays below it, whatever became of its session and its environment). Where the server is gone, so is all of it.
 
 A request on stdin, a unix socket, is HEADER (size), with three descriptors beside it: the command's folder, its
-terminal or the pipe of its output, and where its keeper reports; and JSON `{argv, env}`. The report: one JSON line
-`{pid, keeper}` or `{error}`, one `{status}`, and the end of the file once nothing of the command is left.
+terminal or the pipe of its output, and where its keeper reports; and JSON `{argv, env, reports}`. The report: one JSON
+line `{pid, keeper}` or `{error}`, one `{status}`, and the end of the file once nothing of the command is left.
+`reports`: the argv is that of a sandbox, in which `inside` starts the command and says how that ended.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import socket
 import struct
 
+from jupyter_acp.kernel_exec.inside import STATUS
 from jupyter_acp.runner_processes import adopt_orphans, kill_all, tree
 
 START = """import sys, types
@@ -71,9 +73,12 @@ def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> Non
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         adopt_orphans()
         with open(report, "w", buffering=1) as out:
-            pid, error = _start(spec, folder, output)
-            os.close(folder)
-            os.close(output)
+            inside, told = os.pipe()
+            for descriptor in (inside, told):
+                os.set_blocking(descriptor, False)
+            pid, error = _start(spec, folder, output, told)
+            for descriptor in (folder, output, told):
+                os.close(descriptor)
             if error:
                 out.write(json.dumps({"error": error}) + "\n")
                 return
@@ -86,28 +91,44 @@ def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> Non
                     ended, status = os.wait()
                     if ended == pid:
                         with contextlib.suppress(BrokenPipeError):  # let go of
-                            out.write(json.dumps({"status": os.waitstatus_to_exitcode(status)}) + "\n")
+                            out.write(json.dumps({"status": _code(inside, status)}) + "\n")
     finally:
         os._exit(0)
 
 
-def _start(spec: dict[str, object], folder: int, output: int) -> tuple[int, str]:
-    """Fork and exec. The pid and no error, or an error for the person."""
+def _code(inside: int, status: int) -> int:
+    """What a sandbox said of the command's end, else what is known from outside: it may be that of bubblewrap."""
+    try:
+        code = int(os.read(inside, 1 << 16).split()[-1])
+    except (BlockingIOError, IndexError, ValueError):  # no sandbox, or one that was killed before it could tell
+        return os.waitstatus_to_exitcode(status)
+    return code if -signal.NSIG < code < 256 else os.waitstatus_to_exitcode(status)
+
+
+def _start(spec: dict[str, object], folder: int, output: int, told: int) -> tuple[int, str]:
+    """Fork and exec. The pid and no error, or an error for the person. `told` is where a sandbox reports."""
     argv, env = spec["argv"], spec["env"]
     assert isinstance(argv, list) and isinstance(env, dict)
     failed, failure = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            boxed = spec["reports"]
             for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
+                # bubblewrap would end all at once by what the command has a use for
+                signal.signal(number, signal.SIG_IGN if boxed else signal.SIG_DFL)
             os.fchdir(folder)
-            if os.isatty(output):
+            if os.isatty(output) and not boxed:
                 os.login_tty(output)  # a session of its own, with the terminal as its stdin, stdout and stderr
             else:
-                os.setsid()  # stdin is /dev/null here
+                os.setsid()
+                if os.isatty(output):
+                    os.dup2(output, 0)  # else it stays /dev/null
                 os.dup2(output, 1)
                 os.dup2(output, 2)
+            if boxed:
+                os.set_inheritable(told, True)
+                env[STATUS] = str(told)
             os.execvpe(argv[0], argv, env)
         except OSError as exc:
             os.write(failure, str(exc.errno or 0).encode())

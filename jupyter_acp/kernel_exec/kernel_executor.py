@@ -42,8 +42,8 @@ _MODULES = [
     *(
         f"kernel_exec/{name}.py"
         for name in (
-            *("__init__", "base", "keeper", "kernel_host", "kernel_relay", "local", "output", "paths", "sandbox"),
-            *("spawner", "textfiles"),
+            *("__init__", "base", "inside", "keeper", "kernel_host", "kernel_relay", "local", "output", "paths"),
+            *("sandbox", "spawner", "textfiles"),
         )
     ),
 ]

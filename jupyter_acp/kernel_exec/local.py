@@ -188,8 +188,10 @@ class LocalExecutor:
             os.set_blocking(ours, False)
             environment = {**environment, "PWD": place}
             if (sandbox := self._sandbox()) is not None:
-                argv = await asyncio.to_thread(sandbox.wrap, argv, cwd=place, env=environment)
-            child = await self._spawner.start(argv, environment, run=identity, folder=folder, output=theirs)
+                argv = await asyncio.to_thread(sandbox.wrap, argv, cwd=place, env=environment, reports=True)
+            child = await self._spawner.start(
+                argv, environment, run=identity, folder=folder, output=theirs, reports=sandbox is not None
+            )
             undo.pop_all()
         return child, ours, theirs
 

@@ -8,6 +8,7 @@ Other processes are not there. Linux only; https://github.com/containers/bubblew
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import shutil
 import sys
@@ -16,21 +17,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_acp.kernel_exec import inside
 from jupyter_acp.kernel_exec.paths import Root
 
 PROBE_SECONDS = 10.0
 _COVERED = (Path("/tmp"), Path("/run"))
 #: what finds the addresses of hosts, where that is below /run
 _NAMES_OF_HOSTS = ("/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager/resolv.conf")
-#: a folder on the way could be replaced by a link while bubblewrap is at work; once it is mounted, nobody can
-_CHECK = """test "$(stat -c %d:%i -- "$1")" = "$2" || {
-    echo "the workspace was replaced while the sandbox was made" >&2
-    exit 126
-}
-shift 2
-exec "$@"
-"""
 _EVERYWHERE = ("--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run")
+# by its text: what runs beside a kernel is in an archive
+_INSIDE = (os.path.realpath(sys.executable), "-I", "-S", "-E", "-X", "utf8", "-c", inspect.getsource(inside))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +53,12 @@ class Sandbox:
     hidden: tuple[Path, ...] = ()
     network: bool = True
 
-    def wrap(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> list[str]:
+    def wrap(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], reports: bool = False) -> list[str]:
         """The argv that runs `argv` inside, in `cwd`, with the environment that it is started with.
 
         What `PATH` of `env` names, and where the program itself is, can be read also where that is in the home.
+        `reports`: its wait status is written to the descriptor that `inside.STATUS` names, it leads a session of its
+        own, and what is its terminal must not be that of another session.
         Blocking. ExecutorError where the workspace is not a folder of the project.
         """
         program = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
@@ -81,14 +79,19 @@ class Sandbox:
                 place.mkdir(parents=True, exist_ok=True)  # one that is made inside would be gone with the sandbox
             words += ["--bind-try", str(place), str(place)]
         words += ["--ro-bind", str(self.project), str(self.project)]
-        check: list[str] = []
+        check = ["-"]
         if self.workspace is not None:
             words += ["--bind", str(self.workspace), str(self.workspace)]
-            check = ["/bin/sh", "-c", _CHECK, "sh", str(self.workspace), _identity(self.project, self.workspace)]
+            check = ["check", _identity(self.project, self.workspace), str(self.workspace)]
         for folder in self.hidden:
             if folder.resolve().is_relative_to(self.project) and folder.is_dir():
                 words += ["--tmpfs", str(folder.resolve())]
-        return [*words, "--chdir", cwd, "--", *check, *argv]
+        first: list[str] = []
+        if reports:
+            words.append("--as-pid-1")
+        if reports or self.workspace is not None:
+            first = [*_INSIDE, *check, "run" if reports else "exec"]
+        return [*words, "--chdir", cwd, "--", *first, *argv]
 
 
 def _identity(project: Path, workspace: Path) -> str:

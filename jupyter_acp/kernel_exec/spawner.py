@@ -28,13 +28,15 @@ class Spawner:
         self._one = asyncio.Lock()
         self._closed = False
 
-    async def start(self, argv: Sequence[str], env: Mapping[str, str], *, run: str, folder: int, output: int) -> Child:
+    async def start(
+        self, argv: Sequence[str], env: Mapping[str, str], *, run: str, folder: int, output: int, reports: bool = False
+    ) -> Child:
         """Start a command with `env` and nothing else, in `folder`, as the leader of a session.
 
         `output` is its terminal, or a pipe for what it prints. Both are descriptors and stay the caller's. `run` marks
-        the command's processes. ExecutorError with a reason.
+        the command's processes. `reports`: `argv` is that of a sandbox which reports. ExecutorError with a reason.
         """
-        request = json.dumps({"argv": list(argv), "env": {**env, MARK: run}}).encode()
+        request = json.dumps({"argv": list(argv), "env": {**env, MARK: run}, "reports": reports}).encode()
         ours, theirs = os.pipe()
         report = os.fdopen(ours, "rb", buffering=0)
         # to its end also where we are cancelled: half a request would spoil the next, and descriptors are not ours

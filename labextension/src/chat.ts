@@ -24,6 +24,12 @@ import * as rest from './restapi';
 /** Milliseconds until a chat that could not be opened is tried again. */
 const OPEN_AGAIN = 5000;
 
+/** Milliseconds between two looks at what editors show, while an agent works that is offered it. */
+const OFFER_INTERVAL = 1000;
+
+/** Kinds of tool calls that change files. */
+const CHANGING = new Set(['edit', 'delete', 'move']);
+
 /** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
 export interface Unsent {
   readonly id: string;
@@ -35,6 +41,8 @@ export interface ChatOptions {
   readonly settings: ServerConnection.ISettings;
   /** The path of the .chat file, relative to the project. */
   readonly path: string;
+  /** What editors show and have not saved, by path, where the person offers it to agents. */
+  readonly unsaved?: () => { readonly [path: string]: string };
 }
 
 export class Chat {
@@ -47,6 +55,9 @@ export class Chat {
 
   /** Something that is drawn has changed; at most once per animation frame. */
   readonly changed = new Signal<this, void>(this);
+
+  /** The project's files may have changed. */
+  readonly filesChanged = new Signal<this, void>(this);
 
   /** An agent waits for a person. */
   readonly asked = new Signal<this, string>(this);
@@ -120,6 +131,7 @@ export class Chat {
   dispose(): void {
     this._abort.abort();
     clearTimeout(this._again);
+    clearInterval(this._offering);
     cancelAnimationFrame(this._frame);
     Signal.clearData(this);
   }
@@ -133,6 +145,7 @@ export class Chat {
   async send(text: string, id: string = UUID.uuid4()): Promise<void> {
     const session = this._session();
     this._setUnsent([...this.unsent.filter(one => one.id !== id), { id, text, error: null }]);
+    await this._offer();
     try {
       await rest.submitTurn(this._place, session.id, id, text);
       this._setUnsent(this.unsent.filter(one => one.id !== id));
@@ -376,11 +389,12 @@ export class Chat {
     this._connection = new Connection({
       after,
       signal: this._abort.signal,
-      open: from => rest.subscribe(this._place, id, from),
+      open: from => rest.subscribe(this._place, id, from, this._client),
       check: () => this._check(id),
       onEvents: events => this._fold(events),
       onState: state => {
         this.connection = state;
+        this._offered = NOTHING;
         if (state === 'connected') {
           this.refusedBy = null;
           if (this._isRefusalPassing) {
@@ -425,6 +439,10 @@ export class Chat {
         void this.loadDiff(turn);
       }
     }
+    if (events.some(mayChangeFiles)) {
+      this.filesChanged.emit();
+    }
+    this._keepOffering();
     const queued = new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')));
     if (this.unsent.some(one => queued.has(one.id))) {
       // it arrived, whatever became of the answer to us
@@ -443,6 +461,34 @@ export class Chat {
       this.asked.emit(fresh.elicitation?.message || fresh.toolCall.title);
     }
     this._notify();
+  }
+
+  /** While a turn runs its agent is offered what is not saved, and nothing afterwards. */
+  private _keepOffering(): void {
+    const isWanted = this.state?.active != null && this.options.unsaved !== undefined;
+    if (isWanted && this._offering === undefined) {
+      this._offering = setInterval(() => void this._offer(), OFFER_INTERVAL);
+      void this._offer();
+    } else if (!isWanted && this._offering !== undefined) {
+      clearInterval(this._offering);
+      this._offering = undefined;
+      void this._offer({});
+    }
+  }
+
+  private async _offer(texts = this.options.unsaved?.() ?? {}): Promise<void> {
+    const { session } = this.state!;
+    const offered = JSON.stringify(texts);
+    if (offered === this._offered || session.placement !== 'host-delegated') {
+      return;
+    }
+    this._offered = offered;
+    try {
+      await rest.offerTexts(this._place, session.id, this._client, texts);
+    } catch {
+      // the agent reads what is on disk; it is offered again with the next look
+      this._offered = '';
+    }
   }
 
   private async _command(
@@ -482,6 +528,26 @@ export class Chat {
   private _path: string | null = null;
   private _again: ReturnType<typeof setTimeout> | undefined;
   private _isRefusalPassing = false;
+  private readonly _client = UUID.uuid4();
+  private _offered = NOTHING;
+  private _offering: ReturnType<typeof setInterval> | undefined;
+}
+
+/** What the server has of a client that has offered nothing, or was not connected since. */
+const NOTHING = '{}';
+
+/** A file was written, or a turn, or a step of it, has ended that may have written some. */
+function mayChangeFiles(event: AcpEvent): boolean {
+  switch (event.kind) {
+    case 'file_changed':
+      return true;
+    case 'turn_ended':
+      return event.changes !== null;
+    case 'tool_call':
+      return event.call.status === 'completed' && CHANGING.has(event.call.kind);
+    default:
+      return false;
+  }
 }
 
 /** The server is not there, or cannot do it now: what it said is not true any more once it is back. */

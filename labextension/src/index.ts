@@ -10,6 +10,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { OpenDocument, OpenDocuments } from './documents';
 import { ChatFactory, ChatListPanel, ChatModelFactory, ChatPanel, Services } from './panel';
 import { TerminalTabs } from './terminals';
 import {
@@ -52,9 +53,11 @@ function activate(
   const { commands, docRegistry, serviceManager, shell } = app;
   const trans = (translator ?? nullTranslator).load('jupyter_acp');
   let notifies = true;
+  let offers = false;
   void registry?.load(PLUGIN_ID).then(settings => {
     const read = () => {
       notifies = settings.composite.notify !== false;
+      offers = settings.composite.offerUnsavedText === true;
     };
     settings.changed.connect(read);
     read();
@@ -71,7 +74,18 @@ function activate(
     openChat: path => documents.openOrReveal(path, FACTORY),
     newChat: () => void commands.execute(CommandIDs.create),
     activate: id => shell.activateById(id),
-    notifies: () => notifies
+    notifies: () => notifies,
+    documents: new OpenDocuments({
+      open: () => openDocuments(app, documents),
+      modified: async path =>
+        (await serviceManager.contents.get(path, { content: false })).last_modified,
+      tell: path =>
+        Notification.warning(
+          trans.__('%1 was changed on disk; what you have not saved is still in its editor.', path),
+          { autoClose: 10_000 }
+        )
+    }),
+    offers: () => offers
   };
 
   // jupyterlab-chat has the file type where it is installed, and stays what a double click opens
@@ -144,6 +158,19 @@ function activate(
     category: trans.__('ACP'),
     args: { isPalette: true }
   });
+}
+
+/** Files of the server's own folder that are open, chats aside. */
+function openDocuments(app: JupyterFrontEnd, documents: IDocumentManager): Set<OpenDocument> {
+  const found = new Set<OpenDocument>();
+  for (const widget of app.shell.widgets('main')) {
+    const context = documents.contextForWidget(widget);
+    const isChat = (widget as DocumentWidget).content instanceof ChatPanel;
+    if (context && !isChat && documents.services.contents.driveName(context.path) === '') {
+      found.add(context);
+    }
+  }
+  return found;
 }
 
 /** What a text editor's widget offers; other widgets open without a line. */

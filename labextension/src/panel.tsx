@@ -18,6 +18,7 @@ import { ChatList } from './components/ChatList';
 import { ChatView } from './components/ChatView';
 import type { Environment } from './components/environment';
 import { forAgents } from './components/Markdown';
+import type { OpenDocuments } from './documents';
 import type { Summary } from './events';
 import { getRoot, listSessions } from './restapi';
 import type { TerminalTabs } from './terminals';
@@ -35,6 +36,9 @@ export interface Services {
   readonly newChat: () => void;
   readonly activate: (id: string) => void;
   readonly notifies: () => boolean;
+  readonly documents: OpenDocuments;
+  /** Whether agents are offered what is not saved. */
+  readonly offers: () => boolean;
 }
 
 /** A chat, drawn. */
@@ -53,6 +57,7 @@ export class ChatPanel extends ReactWidget {
       tabs: services.tabs
     };
     chat.asked.connect(this._onAsked, this);
+    chat.filesChanged.connect(() => void services.documents.reload());
     chat.changed.connect(this._onChanged, this);
     void chat.start();
   }
@@ -117,8 +122,9 @@ export class ChatFactory extends ABCWidgetFactory<DocumentWidget<ChatPanel>> {
   }
 
   protected createNewWidget(context: DocumentRegistry.Context): DocumentWidget<ChatPanel> {
-    const { settings, contents } = this.services;
-    const chat = new Chat({ settings, path: contents.localPath(context.path) });
+    const { settings, contents, documents, offers } = this.services;
+    const unsaved = () => (offers() ? documents.unsaved() : {});
+    const chat = new Chat({ settings, path: contents.localPath(context.path), unsaved });
     const content = new ChatPanel(chat, this.services);
     context.pathChanged.connect((_, path) => chat.moved(contents.localPath(path)));
     const widget = new DocumentWidget({ content, context });

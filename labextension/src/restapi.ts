@@ -246,6 +246,16 @@ export async function revert(
   await send(place, 'POST', ['sessions', session, 'turns', turn, 'revert'], { paths });
 }
 
+/** What this client's editors show and have not saved, by path, in place of what it offered before. */
+export async function offerTexts(
+  place: Place,
+  session: string,
+  client: string,
+  texts: { readonly [path: string]: string }
+): Promise<void> {
+  await send(place, 'PUT', ['sessions', session, 'editor-texts'], { client, texts });
+}
+
 /** Remove the log of every turn that has ended. */
 export async function discardActivity(place: Place, session: string): Promise<void> {
   await send(place, 'DELETE', ['sessions', session, 'activity']);
@@ -259,11 +269,11 @@ export function exportUrl(place: Place, session: string): string {
   );
 }
 
-/** The socket of a session's log. */
-export function subscribe(place: Place, session: string, after: number): WebSocket {
+/** The socket of a session's log; what `client` offers is kept while it is open. */
+export function subscribe(place: Place, session: string, after: number, client: string): WebSocket {
   const { settings, project } = place;
   const path = ['projects', project, 'sessions', session, 'events', 'subscribe'];
-  const query = new URLSearchParams({ after: String(after) });
+  const query = new URLSearchParams({ after: String(after), client });
   if (settings.appendToken && settings.token) {
     query.set('token', settings.token);
   }

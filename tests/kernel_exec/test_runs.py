@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 
 from jupyter_acp.exceptions import ExecutorError, PathOutside
 from jupyter_acp.kernel_exec.base import Executor, Exit, FileMissing, Run
+from jupyter_acp.kernel_exec.sandbox import Sandbox
 
 from . import alive
 from .conftest import Place
@@ -19,6 +21,7 @@ from .conftest import Place
 PYTHON = sys.executable
 RUNS: tuple[Run, ...] = ("terminal", "pipe")
 either = pytest.mark.parametrize("how", RUNS)
+boxed = pytest.mark.skipif(sys.platform != "linux" or shutil.which("bwrap") is None, reason="needs bubblewrap")
 
 
 class Watcher:
@@ -81,6 +84,62 @@ def test_output_exit_and_signal_are_exact(place: Place, how: Run) -> None:
         assert await (await here.spawn("kill -SEGV $$", run=how)).wait() == Exit(code=None, signal="SIGSEGV")
 
     place.run(test)
+
+
+@boxed
+@either
+@pytest.mark.parametrize("writes", [False, True])
+def test_in_a_sandbox_too_exit_and_signal_are_exact(place: Place, how: Run, writes: bool) -> None:
+    (place.root / "work").mkdir()
+    endings = {
+        "exit 7": Exit(code=7, signal=None),
+        "exit 143": Exit(code=143, signal=None),
+        "kill -TERM $$": Exit(code=None, signal="SIGTERM"),
+        "kill -SEGV $$": Exit(code=None, signal="SIGSEGV"),
+        "kill -KILL $$": Exit(code=None, signal="SIGKILL"),
+        # nothing inside can keep it from being told, nor end it before
+        "kill -KILL -1; kill -KILL 1; exit 3": Exit(code=3, signal=None),
+        "sleep 60 & exit 4": Exit(code=4, signal=None),
+        "for fd in /proc/1/fd/*; do echo forged; echo -9; done > $fd; exit 5": Exit(code=5, signal=None),
+    }
+
+    async def test(here: Executor) -> None:
+        for script, ending in endings.items():
+            assert await (await here.spawn(script, run=how)).wait() == ending, script
+
+    place.run(test, sandbox=lambda: Sandbox(project=place.root, workspace=place.root / "work" if writes else None))
+
+
+@boxed
+@either
+def test_a_command_in_a_sandbox_is_given_nothing_beside_its_output(place: Place, how: Run) -> None:
+    code = (
+        "import os; print(os.getsid(0) == os.getpid(), sorted(os.listdir('/dev/fd'))[:-1], 'JUPYTER_ACP_STATUS' in"
+        " os.environ, how := os.isatty(0), os.tcgetpgrp(0) == os.getpid() if how else '')"
+    )
+
+    async def test(here: Executor) -> None:
+        command = await here.spawn([PYTHON, "-c", code], run=how)
+        assert await command.wait() == Exit(code=0, signal=None), command.output()
+        seen = "True True" if how == "terminal" else "False "
+        assert command.output()[0] == f"True ['0', '1', '2'] False {seen}\n"
+
+    place.run(test, sandbox=lambda: Sandbox(project=place.root, workspace=None))
+
+
+@boxed
+def test_a_key_and_sigterm_reach_the_command_in_a_sandbox_and_not_the_sandbox(place: Place) -> None:
+    async def test(here: Executor) -> None:
+        script = "trap 'echo heard; exit 9' INT TERM; echo ready; sleep 60 & wait"
+        for end in (lambda command: command.write(b"\x03"), lambda command: command.kill(grace=20)):
+            command, shown = await here.spawn(script), Watcher()
+            command.watch(shown)
+            await shown.sees(b"ready")
+            await end(command)
+            assert await command.wait() == Exit(code=9, signal=None)
+            await shown.sees(b"heard")
+
+    place.run(test, sandbox=lambda: Sandbox(project=place.root, workspace=None))
 
 
 def test_a_watcher_sees_the_tail_then_what_follows_then_the_end(place: Place) -> None:
