@@ -228,7 +228,7 @@ class Shadow:
     async def pack(self) -> None:
         """Put many small files of the repository together, where there are many."""
         if self.is_made():
-            await self._run("-c", "gc.auto=2000", "gc", "--auto", "--quiet", "--no-detach", timeout=600.0)
+            await self._run("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet", timeout=600.0)
 
     async def _run(
         self, *arguments: str, input: bytes = b"", extra: Mapping[str, str] | None = None, timeout: float | None = None

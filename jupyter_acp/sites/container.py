@@ -270,7 +270,7 @@ class BesideLauncher:
         elif site.confined:
             # it is known to run nothing itself, and could not here
             sandbox = Sandbox(
-                project=nowhere, workspace=None, kept=tuple(own_folders(spec, env)), hidden=site.machine.hidden
+                project=nowhere, workspace=None, kept=(home, *own_folders(spec, env)), hidden=site.machine.hidden
             )
             argv = sandbox.wrap(argv, cwd=str(nowhere), env=env)
         return Launch(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -160,6 +161,14 @@ def tool_update(turn: Turn, args: Arguments) -> None:
 def shell(turn: Turn, args: Arguments) -> None:
     """Runs a command itself, output live in `_meta`; `leave=1` leaves it running when the turn is cancelled."""
     turn.shell(args.text, leave=args.option("leave") == "1")
+
+
+@directive("/remote COMMAND", "leave")
+def remote(turn: Turn, args: Arguments) -> None:
+    """Runs a command where `environments.toml` of its CODEX_HOME says, as Codex does, and never here; `leave=1`."""
+    with open(os.path.join(os.environ["CODEX_HOME"], "environments.toml"), "rb") as file:
+        [there] = tomllib.load(file)["environments"]
+    turn.shell(args.text, leave=args.option("leave") == "1", remote=[there["program"], *there["args"]])
 
 
 @directive("/terminal COMMAND", "limit", "kill", "release")

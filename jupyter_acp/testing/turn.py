@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from .sessions import Session, Settings, config_options
@@ -137,10 +138,13 @@ class Turn:
         """Change a tool call."""
         self.update({"sessionUpdate": "tool_call_update", "toolCallId": id, **fields})
 
-    def shell(self, command: str, *, title: str | None = None, leave: bool = False) -> int:
+    def shell(
+        self, command: str, *, title: str | None = None, leave: bool = False, remote: Sequence[str] | None = None
+    ) -> int:
         """Run a command ourselves and show it as real agents do: a terminal of ours, told in `_meta`.
 
-        A cancelled turn kills it; with `leave` it goes on running, as codex lets it.
+        A cancelled turn kills it; with `leave` it goes on running, as codex lets it. `remote` is the program that runs
+        it, read from its stdin.
         """
         id = f"call-{uuid.uuid4().hex[:12]}"
         self.tool(
@@ -152,13 +156,16 @@ class Turn:
             _meta={"terminal_info": {"terminal_id": id, "cwd": self.session.cwd}},
         )
         process = subprocess.Popen(
-            ["/bin/sh", "-c", command],
-            cwd=self.session.cwd,
-            stdin=subprocess.DEVNULL,
+            remote or ["/bin/sh", "-c", command],
+            cwd=None if remote else self.session.cwd,
+            stdin=subprocess.PIPE if remote else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                stdin.write(command.encode())
         reader = threading.Thread(target=self._show_output, args=(process, id), daemon=True)
         reader.start()
         try:

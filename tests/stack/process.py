@@ -34,6 +34,7 @@ class ServerProcess:
         sock: str | None = None,
         extensions: Mapping[str, bool] = MappingProxyType({}),
         environ: Mapping[str, str] = MappingProxyType({}),
+        traits: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.root = folder / "project"
@@ -59,6 +60,8 @@ class ServerProcess:
             },
             "AcpExtension": {"default_agent": "demo", "cancel_grace": 1.0, "kill_grace": 1.0, **config},
         }
+        for owner, values in traits.items():
+            settings.setdefault(owner, {}).update(values)
         (folder / name / "jupyter_server_config.json").write_text(json.dumps(settings))
         (folder / "token").write_text(TOKEN)
         self.process: subprocess.Popen[bytes] | None = None
@@ -145,10 +148,10 @@ class ServerProcess:
     async def _fetch(self, *parts: str, **options: Any) -> Any:
         options.pop("raise_error", None)
         url = url_concat(f"http://127.0.0.1:{self.port}/" + "/".join(parts), options.pop("params", {}))
-        headers = {"Authorization": f"token {TOKEN}"}
-        request = HTTPRequest(url, headers=headers, request_timeout=50, **options)
+        options.setdefault("headers", {"Authorization": f"token {TOKEN}"})
+        request = HTTPRequest(url, request_timeout=50, **options)
         return await AsyncHTTPClient().fetch(request, raise_error=False)
 
-    async def _ws_fetch(self, *parts: str, params: dict[str, str]) -> Any:
+    async def _ws_fetch(self, *parts: str, params: dict[str, str], headers: Mapping[str, str] | None = None) -> Any:
         url = url_concat(f"ws://127.0.0.1:{self.port}/" + "/".join(parts), params)
-        return await websocket_connect(HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}))
+        return await websocket_connect(HTTPRequest(url, headers=headers or {"Authorization": f"token {TOKEN}"}))
