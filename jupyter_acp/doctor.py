@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,6 @@ from .projects.declarations import Wrong, declared, read
 from .projects.podman import default_file
 
 _SOCKET_PATH = 100  # bytes: a unix socket's name is 107 at most, 103 on macOS
-_CONF = """settings of podman that fit this machine. Name a file with this in CONTAINERS_CONF, for the server too:
-        [engine]
-        runtime = "runc"
-        [containers]
-        default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
-    (crun does not run on hybrid cgroups, and without CAP_SYS_RESOURCE no limit can be raised)"""
-
 Check = tuple[bool, str]
 
 
@@ -127,8 +121,8 @@ async def _image(podman: Podman, image: str) -> AsyncIterator[Check]:
         version = (await podman.call("run", *options, image, "jupyter-acp", "--version")).strip()
     except ExecutorError as exc:
         said = str(exc)
-        if "setrlimit" in said or "hybrid" in said:
-            yield False, _CONF
+        if "rlimit" in said or "hybrid" in said:
+            yield False, _settings()
         elif "not found" in said:
             yield False, f"jupyter_acp in the image {image}: build it with containers/build.sh"
         else:
@@ -138,6 +132,19 @@ async def _image(podman: Podman, image: str) -> AsyncIterator[Check]:
         yield True, f"{image} runs, with jupyter_acp {version}"
     else:
         yield False, f"jupyter_acp {__version__} in the image {image}, which has {version}: build it anew"
+
+
+def _settings() -> str:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if processes == resource.RLIM_INFINITY:
+        processes = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return f"""settings of podman that fit this machine. Name a file with this in CONTAINERS_CONF, for the server too:
+        [engine]
+        runtime = "runc"
+        [containers]
+        default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
+    (crun does not run on hybrid cgroups, and without CAP_SYS_RESOURCE no limit can be raised)"""
 
 
 def _config() -> Any:

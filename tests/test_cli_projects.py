@@ -99,7 +99,7 @@ info*) echo '{"host": {"ociRuntime": {"name": "runc"}, "cgroupVersion": "%(cgrou
 "image inspect"*) echo sha ;;
 run*good*) echo %(version)s ;;
 run*old*) echo 0.0.1 ;;
-run*tight*) echo 'error setting rlimit type 7: setrlimit RLIMIT_NOFILE: not permitted' >&2; exit 126 ;;
+run*tight*) echo 'runc: error setting rlimit type 7: operation not permitted: OCI permission denied' >&2; exit 126 ;;
 run*bare*) echo 'exec: "jupyter-acp": executable file not found in $PATH' >&2; exit 127 ;;
 esac
 """
