@@ -140,5 +140,5 @@ async def test_a_directory_that_fails_leaves_all_as_it_was_and_is_told_once(
     for _ in range(3):
         await hub.refresh()
     assert served(hub) == ["one", "two"]
-    assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == ["the projects cannot be listed"]
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == ["the projects cannot be followed"]
     await hub.stop()

@@ -180,6 +180,22 @@ async def test_who_is_taken_out_is_out_of_the_events_within_a_second(people: Peo
     await end_of(mine, within=5)
 
 
+async def test_where_nobody_can_tell_who_is_a_member_nobody_reads(
+    people: People, directory: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await people("ann").open()
+    socket = await people("ann").subscribe(chat.id)
+
+    def fail(project: Any, username: str) -> Role:
+        raise OSError("the source of the members is away")
+
+    monkeypatch.setattr(directory, "role", fail)
+    assert (await end_of(socket, within=1))[0] == 1011
+    monkeypatch.undo()
+    await next_look(people)
+    await chat.run("/text goes on")
+
+
 async def test_a_role_that_is_lowered_reads_on_and_commands_no_more(people: People, directory: Folders) -> None:
     chat = await people("ann").open()
     ben = people("ben")
