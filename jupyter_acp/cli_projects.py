@@ -84,15 +84,19 @@ def run(args: argparse.Namespace) -> int:
     try:
         return commands[args.do](_server(args.url, args.token_file), args)
     except Refused as exc:
-        print(exc, file=sys.stderr)
+        print(visible(str(exc)), file=sys.stderr)
         return 1
+
+
+def visible(text: str) -> str:
+    """What projects and their containers say of themselves may hold anything; none of it commands this terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _list(server: Server, args: argparse.Namespace) -> int:
     for project in server.call("GET", "projects"):
-        print(
-            f"{project['id']:<20} {project['state']:<9} {project['kind']:<10} {project['role']:<13} {project['name']}"
-        )
+        id, name = visible(project["id"]), visible(project["name"])
+        print(f"{id:<20} {project['state']:<9} {project['kind']:<10} {project['role']:<13} {name}")
     return 0
 
 
@@ -117,8 +121,7 @@ def _stop(server: Server, args: argparse.Namespace) -> int:
 
 def _logs(server: Server, args: argparse.Namespace) -> int:
     text = server.call("GET", "projects", args.project, "logs")["text"]
-    # what a container prints may hold anything: nothing of it is a command for this terminal
-    print("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text).rstrip("\n"))
+    print(visible(text).rstrip("\n"))
     return 0
 
 

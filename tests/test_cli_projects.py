@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from people import Folders, Named
 
-from jupyter_acp import __version__, cli, doctor
+from jupyter_acp import __version__, cli, cli_projects, doctor
 
 
 class Members:
@@ -78,6 +78,10 @@ async def test_the_running_server_of_this_account_is_found(drive: Any, capsys: p
     drive.server.write_server_info_file()
     assert await asyncio.to_thread(cli.main, ["projects", "list"]) == 0
     assert capsys.readouterr().out.split()[:4] == ["local", "running", "local", "owner"]
+
+
+def test_nothing_that_a_container_prints_commands_the_terminal() -> None:
+    assert cli_projects.visible("a\x1b[2Jb\u202e\r\n\t") == "a\ufffd[2Jb\ufffd\ufffd\n\t"
 
 
 def test_where_no_server_runs_that_is_said(

@@ -28,6 +28,22 @@ class Stubborn(Coordinator):
         raise RuntimeError("stubborn")
 
 
+class Told(Coordinator):
+    """Tells when it is ready and when it has let go."""
+
+    story: list[tuple[str, Coordinator]]
+
+    async def ready(self) -> None:
+        """As ever."""
+        await super().ready()
+        self.story.append(("ready", self))
+
+    async def stop(self) -> None:
+        """As ever."""
+        await super().stop()
+        self.story.append(("let go", self))
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Folders:
     (tmp_path / "projects").mkdir()
@@ -40,7 +56,7 @@ def directory(tmp_path: Path) -> Folders:
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[[Project], Coordinator]:
     def make(project: Project) -> Coordinator:
-        return (Stubborn if project.name == "stubborn" else Coordinator)(
+        return {"stubborn": Stubborn, "told": Told}.get(project.name, Coordinator)(
             store=Store(tmp_path / f"{project.id}.db"),
             project=project,
             site=LocalSite(project, Machine(runtime_dir=tmp_path / "run", environment=dict(os.environ))),
@@ -91,17 +107,20 @@ async def test_a_project_that_cannot_be_served_keeps_no_other_from_it(
 async def test_a_project_that_comes_back_at_once_has_its_sessions_and_one_writer(
     directory: Folders, make: Callable[[Project], Coordinator]
 ) -> None:
+    directory.change("one", name="told")
+    Told.story = []
     hub = ProjectHub(directory, make)
     await hub.start()
     one = directory.projects()[0]
     before = await hub.serving(one)
+    Told.story.clear()
     session, _ = await before.open("a.chat")
     directory.remove("one")
     await hub.refresh()
     assert served(hub) == ["two"]
     directory.found.append(one)
     after = await hub.serving(one)
-    assert after is not before
+    assert Told.story == [("let go", before), ("ready", after)]
     assert [summary["id"] for summary in after.summaries()] == [session.row.id]
     await after.close(session.row.id)
     await hub.stop()
