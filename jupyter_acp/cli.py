@@ -1,4 +1,4 @@
-"""`jupyter acp ...`: try the demo, list the agents. Everything else is done in JupyterLab."""
+"""`jupyter acp ...`: try the demo, list the agents, look after projects. All else is done in JupyterLab."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 from jupyter_core.paths import jupyter_config_path, jupyter_runtime_dir
 
-from . import __version__
+from . import __version__, cli_projects
 from .agentspec import Catalogue
 
 SAMPLE: Final = Path(__file__).with_name("sample")
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.command == "agents":
         return agents()
+    if args.command == "projects":
+        return cli_projects.run(args)
     return demo(root=args.root, port=args.port, browser=not args.no_browser)
 
 
@@ -130,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("agents", help="list the agents that can be used, and what is missing for the others")
+    cli_projects.add_parser(commands)
     started = commands.add_parser("demo", help="JupyterLab on a sample project, with an agent that needs no key")
     started.add_argument(
         "--root",

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from .coordinator import Coordinator
-from .exceptions import AcpError
+from .exceptions import AcpError, Unavailable
 from .projects.base import Project, ProjectDirectory
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,12 @@ class ProjectHub:
         self._has_work = has_work
         self._coordinators: dict[str, Coordinator] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
-        #: called after each look at the directory
+        #: called after each look at the directory; they raise nothing
         self.watchers: set[Callable[[], None]] = set()
         self._looked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._error = ""
+        self._stopping = False
 
     async def ready(self) -> None:
         """Return once the directory has been looked at; it is followed from now on.
@@ -65,6 +66,7 @@ class ProjectHub:
 
     async def stop(self) -> None:
         """Let every project go, all at once: one that fails to does not keep the others."""
+        self._stopping = True
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -85,6 +87,8 @@ class ProjectHub:
 
     async def serving(self, project: Project) -> Coordinator:
         """The coordinator of a project once it serves its sessions; raises as `Coordinator.ready` does."""
+        if self._stopping:
+            raise Unavailable("the server is ending", "stopping")
         if leaving := self._leaving.get(project.id):
             # its database has one writer
             await asyncio.shield(leaving)
@@ -97,25 +101,25 @@ class ProjectHub:
         try:
             await self.directory.refresh()
             projects = {project.id: project for project in self.directory.projects()}
+            for project_id, coordinator in list(self._coordinators.items()):
+                await self._follow(coordinator, projects.get(project_id))
             self._error = ""
-        except Exception as exc:  # a directory of others: what is known stays, said once
+        except Exception as exc:  # a directory of others, mostly: what is known stays, and it is said once
             if repr(exc) != self._error:
                 self._error = repr(exc)
-                log.exception("the projects cannot be listed")
-            return
-        for project_id, coordinator in list(self._coordinators.items()):
-            project = projects.get(project_id)
-            if project is None or project.root != coordinator.project.root:
-                log.info("project=%s %s", project_id, "is gone" if project is None else "has another folder")
-                self._let_go(project_id)
-            elif project != coordinator.project:
-                log.info("project=%s its declaration has changed", project_id)
-                try:
-                    await coordinator.changed(project)
-                except AcpError as exc:
-                    log.warning("project=%s the change was not made: %s", project_id, exc)
+                log.exception("the projects cannot be followed")
         for watcher in list(self.watchers):
             watcher()
+
+    async def _follow(self, coordinator: Coordinator, project: Project | None) -> None:
+        """Make a coordinator what its project is now declared to be; None: not declared any more."""
+        before = coordinator.project
+        if project is None or project.root != before.root:
+            log.info("project=%s %s", before.id, "is gone" if project is None else "has another folder")
+            self._let_go(before.id)
+        elif project != before:
+            log.info("project=%s its declaration has changed", project.id)
+            await coordinator.changed(project)
 
     async def _look(self) -> None:
         """For ever: follow the directory."""

@@ -1,6 +1,7 @@
 """The reference pages say what the code does."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from jupyter_acp.agentspec import AgentSpec
 from jupyter_acp.app import AcpExtension
 from jupyter_acp.events import Kind
 from jupyter_acp.handlers import ROUTES, project_side_routes
+from jupyter_acp.projects import declarations
+from jupyter_acp.projects.base import ProjectDirectory, Role
+from jupyter_acp.projects.podman import PodmanProjects
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference"
+HOW_TO = DOCS.with_name("how-to")
 METHODS = {"get", "post", "patch", "put", "delete"}
 
 
@@ -57,3 +62,37 @@ def test_the_configuration_page_has_every_field_of_an_agent() -> None:
     page = (DOCS / "configuration.md").read_text("utf-8").split("## Agents")[1]
     for field in dataclasses.fields(AgentSpec):
         assert field.name == "id" or f"`{field.name}`" in page
+
+
+def test_the_projects_page_has_every_field_of_an_entry_and_every_trait() -> None:
+    fields, rest = (DOCS / "projects-file.md").read_text("utf-8").split("## Configuration")
+    named = {name for row in re.findall(r"^\| (`[^|]+) \|", fields, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert named == declarations.FIELDS
+    traits = set(PodmanProjects.class_own_traits(config=True)) & set(vars(PodmanProjects))
+    assert set(re.findall(r"^\| `(\w+)` \|", rest, re.M)) == traits
+
+
+def test_the_example_of_the_projects_page_can_be_used(tmp_path: Path) -> None:
+    [block] = re.findall(r"```json\n(.*?)```", (DOCS / "projects-file.md").read_text("utf-8"), re.S)
+    found, problems = declarations.declared(json.loads(block.replace("/srv/projects/alpha", str(tmp_path))))
+    assert not problems and found["alpha"].project.container
+
+
+def test_the_own_directory_of_the_guide_is_one(tmp_path: Path) -> None:
+    _, code = re.findall(r"```python\n(.*?)```", (HOW_TO / "own-project-directory.md").read_text("utf-8"), re.S)
+    exec(code, names := {})
+    (tmp_path / "alpha").mkdir()
+    directory: ProjectDirectory = names["TeamProjects"](tmp_path)
+    [alpha] = directory.projects()
+    assert (alpha.id, alpha.root) == ("alpha", tmp_path / "alpha")
+    assert directory.role(alpha, alpha.root.owner()) is Role.OWNER and directory.role(alpha, "nobody else") is None
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    broken = [
+        (page.name, link)
+        for page in DOCS.parent.rglob("*.md")
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []

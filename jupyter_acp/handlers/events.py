@@ -78,6 +78,9 @@ class SubscribeHandler(AcpSocket):
             self.access.project(self._project_id, username(self.current_user, self.settings), Role.VIEWER)
         except RequestError:
             self.close(4403, "you are not a member of this project any more")
+        except Exception as exc:  # a directory of others: who may read is not known, so nobody does
+            self.log_exception(type(exc), exc, exc.__traceback__)
+            self.close(1011, "whether you are a member of this project cannot be told")
 
     def on_message(self, message: str | bytes) -> None:
         """Nothing comes up this socket: commands go by REST."""

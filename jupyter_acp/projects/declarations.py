@@ -31,6 +31,7 @@ _ANYWHERE = frozenset({"name", "members", "agents", "permissions"})
 _CONTAINER = frozenset(
     {"image", "folder", "network", "memory", "cpus", "pids", "mounts", "idle_timeout", "tokens_per_day"}
 )
+FIELDS: Final = _ANYWHERE | _CONTAINER
 _DECIDERS = ("anyone", "requester")
 _BYTES = 1 << 20
 
@@ -99,7 +100,7 @@ def _declared(id: str, entry: object, local: Project | None) -> Declared:
         raise Wrong("an id is up to 41 of a-z, 0-9, '.', '_' and '-', a letter or digit first")
     if not isinstance(entry, dict):
         raise Wrong("an entry is an object")
-    allowed = _ANYWHERE if id == LOCAL else _ANYWHERE | _CONTAINER
+    allowed = _ANYWHERE if id == LOCAL else FIELDS
     if unknown := sorted(set(entry) - allowed):
         raise Wrong(f"it cannot have {', '.join(unknown)}")
     members = entry.get("members", {})

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,22 @@ async def test_who_is_taken_out_is_out_of_the_events_within_a_second(people: Peo
     await end_of(mine, within=5)
 
 
+async def test_where_nobody_can_tell_who_is_a_member_nobody_reads(
+    people: People, directory: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await people("ann").open()
+    socket = await people("ann").subscribe(chat.id)
+
+    def fail(project: Any, username: str) -> Role:
+        raise OSError("the source of the members is away")
+
+    monkeypatch.setattr(directory, "role", fail)
+    assert (await end_of(socket, within=1))[0] == 1011
+    monkeypatch.undo()
+    await next_look(people)
+    await chat.run("/text goes on")
+
+
 async def test_a_role_that_is_lowered_reads_on_and_commands_no_more(people: People, directory: Folders) -> None:
     chat = await people("ann").open()
     ben = people("ben")
@@ -264,3 +281,26 @@ async def test_a_chat_that_is_renamed_or_deleted_through_jupyter_keeps_or_loses_
     await contents("DELETE", "beta/a.chat")
     await bob.until_kind("session_closed")
     assert (await ann.summary())["path"] == "b.chat"
+
+
+class TestWithAFile:
+    """The same with the members in a file, as people have it."""
+
+    @pytest.fixture
+    def jp_server_config(self, jp_server_config: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+        (file := tmp_path / "projects.json").write_text('{"local": {"members": {"ann": "owner", "ben": "viewer"}}}')
+        jp_server_config["AcpExtension"]["projects_class"] = "jupyter_acp.projects.podman.PodmanProjects"
+        jp_server_config["PodmanProjects"] = {"file": str(file), "local": True}
+        return jp_server_config
+
+    async def test_who_is_taken_out_of_the_file_is_out_within_a_second(
+        self, drive: Any, jp_fetch: Any, jp_ws_fetch: Any, tmp_path: Path
+    ) -> None:
+        people = People(drive, jp_fetch, jp_ws_fetch)
+        chat = await people("ann", "local").open()
+        socket = await people("ben", "local").subscribe(chat.id)
+        assert await socket.read_message()
+        (tmp_path / "projects.json").write_text('{"local": {"members": {"ann": "owner"}}}')
+        assert (await end_of(socket, within=1))[0] == 4403
+        assert (await people("ben", "local").request("GET", "projects", "local"))[0] == 404
+        await chat.run("/text goes on")
