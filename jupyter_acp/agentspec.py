@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from .events import JsonObject
-from .exceptions import AgentError, NotFound
+from .exceptions import NotFound
+from .keyfiles import read_key
 
 BUNDLED: Final = Path(__file__).with_name("agents.json")
 PLACEMENTS: Final = ("project", "host-remote", "host-delegated")
@@ -40,7 +40,6 @@ _FIELDS = frozenset(
     (*_TEXTS, "command", "env", "pass_env", "key_files", "exec_server", "placement", "access", "folders")
 )
 _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
-_KEY = 16 << 10  # bytes of a key, at most
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # their --version is not the agent's, and npx and uvx would fetch it first
 _INTERPRETER = re.compile(r"(python|node|bun|deno|npx|uvx|uv|sh|bash|env|podman|docker|ssh)[\d.]*")
@@ -107,27 +106,8 @@ def basic_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(spec: AgentSpec, project: Path) -> dict[str, str]:
-    """The agent's keys, out of files that only this account can read. AgentError where one is not so."""
-    found = {}
-    for name, text in spec.key_files.items():
-        path = Path(text).expanduser()
-        try:
-            with path.open("rb") as file:
-                facts = os.fstat(file.fileno())
-                data = file.read(_KEY + 1)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
-                raise AgentError(f"{path}: a key is in a file of this account that nobody else can read (chmod 0400)")
-            if path.resolve().is_relative_to(project.resolve()):
-                raise AgentError(f"{path}: a key has no place in the project")
-            key = data.decode().strip()
-        except OSError as exc:
-            raise AgentError(f"{path}: the key for {name} cannot be read: {exc.strerror}") from exc
-        except ValueError as exc:
-            raise AgentError(f"{path}: the key for {name} is no text") from exc
-        if not key or len(data) > _KEY or not key.isprintable():
-            raise AgentError(f"{path}: the key for {name} is empty, too long, or more than one line")
-        found[name] = key
-    return found
+    """The agent's keys, out of files that only this account can read. KeyUnusable where one is not so."""
+    return {name: read_key(Path(text), name, project) for name, text in spec.key_files.items()}
 
 
 def own_folders(spec: AgentSpec, env: Mapping[str, str]) -> list[Path]:
