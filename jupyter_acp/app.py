@@ -95,6 +95,12 @@ class AcpExtension(ExtensionApp):
         help="Be a project's server: a coordinator elsewhere reads, writes and runs in this server's root, with its "
         "token, and there is no coordinator here.",
     ).tag(config=True)
+    egress_socket: Any = Unicode(
+        help="In a project's server: the unix socket of the egress proxy; empty: there is no way to model providers."
+    ).tag(config=True)
+    egress_port: Any = Int(4141, help="In a project's server: the port of its loopback that leads there.").tag(
+        config=True
+    )
     end_turns_on_stop: Any = Bool(
         False, help="End running turns and idle agents when the server stops, instead of leaving them."
     ).tag(config=True)
@@ -112,9 +118,12 @@ class AcpExtension(ExtensionApp):
             self._coordinate(root, self.serverapp)
 
     def _serve_project(self, root: Path) -> None:
-        from .handlers.project_side import ProjectSide  # a server with a coordinator need not load it
+        # a server with a coordinator need not load it
+        from .egress_forwarder import Forwarder
+        from .handlers.project_side import ProjectSide
 
-        self.side = ProjectSide(root, self._own_folders, self._runtime)
+        forwarder = Forwarder(self.egress_port, Path(self.egress_socket)) if self.egress_socket else None
+        self.side = ProjectSide(root, self._own_folders, self._runtime, forwarder)
 
     def _coordinate(self, root: Path, server: ServerApp) -> None:
         data = self._data
@@ -208,7 +217,9 @@ class AcpExtension(ExtensionApp):
             self.handlers.extend(handlers(self.access))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        if self.side is None:
+        if self.side is not None:
+            await self.side.start()
+        else:
             await self.hub.start()
 
     async def stop_extension(self) -> None:
