@@ -85,21 +85,26 @@ class EgressProxy:
         self.providers = providers
         self.used = UsageFile(usage_file)
         self.tls: ssl.SSLContext
+        self.folder = socket.parent
         self._path = socket
         self._identity: tuple[int, int] | None = None
+        self._starting = asyncio.Lock()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. A socket that is there already is replaced: whoever it was of, this project is ours now."""
-        self.tls = await asyncio.to_thread(ssl.create_default_context)
-        listener = _bind(self._path)
-        facts = self._path.stat()
-        self._identity = facts.st_dev, facts.st_ino
-        self._server = await asyncio.start_unix_server(
-            self._connected, sock=listener, limit=LARGEST_HEAD, start_serving=False
-        )
-        await self._server.start_serving()
+        """Listen. Idempotent. A socket that is there is replaced: whoever's it was, this project is ours now."""
+        async with self._starting:
+            if self._server is not None:
+                return
+            self.tls = await asyncio.to_thread(ssl.create_default_context)
+            listener = _bind(self._path)
+            facts = self._path.stat()
+            self._identity = facts.st_dev, facts.st_ino
+            self._server = await asyncio.start_unix_server(
+                self._connected, sock=listener, limit=LARGEST_HEAD, start_serving=False
+            )
+            await self._server.start_serving()
 
     async def stop(self) -> None:
         """End what is under way, and listen no more."""
@@ -386,7 +391,10 @@ class _Exchange:
 
 def _bind(path: Path) -> socket.socket:
     """A listening socket at `path`, which was put there in one step and whole."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if not path.parent.is_dir():
+        path.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(exist_ok=True)
+        path.parent.chmod(0o755)
     name = f".{secrets.token_hex(4)}"
     listener = socket.socket(socket.AF_UNIX)
     try:
