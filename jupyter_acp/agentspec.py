@@ -12,15 +12,15 @@ import os
 import re
 import shutil
 import signal
-import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from .events import JsonObject
-from .exceptions import AgentError, NotFound
+from .exceptions import NotFound
+from .keyfiles import read_key
 
 BUNDLED: Final = Path(__file__).with_name("agents.json")
 PLACEMENTS: Final = ("project", "host-remote", "host-delegated")
@@ -37,10 +37,9 @@ BASIC_ENVIRONMENT: Final = frozenset(
 
 _TEXTS = ("name", "description", "install", "login")
 _FIELDS = frozenset(
-    (*_TEXTS, "command", "env", "pass_env", "key_files", "exec_server", "placement", "access", "folders")
+    (*_TEXTS, "command", "env", "pass_env", "key_files", "providers", "exec_server", "placement", "access", "folders")
 )
 _WITH_DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
-_KEY = 16 << 10  # bytes of a key, at most
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # their --version is not the agent's, and npx and uvx would fetch it first
 _INTERPRETER = re.compile(r"(python|node|bun|deno|npx|uvx|uv|sh|bash|env|podman|docker|ssh)[\d.]*")
@@ -52,10 +51,12 @@ class AgentSpec:
     """One agent that can be launched.
 
     `env` is set for it, `pass_env` names what it gets of the server's environment, `key_files` are variables that are
-    read from files at each start. `access` says which of the agent's own options goes with a kind of access:
-    `{access: {option id: value}}`. `folders` are the agent's own, which it reads and writes also where its access is
-    restricted; `~` and `${NAME:-default}` are understood. `exec_server` is the program in a container that carries out
-    what an agent with placement host-remote wants there. `install` and `login` tell people how.
+    read from files at each start. `providers` are variables that are set where it calls a model provider through the
+    egress proxy: `{provider: {NAME: value}}`, `{url}` standing for where it is, and what is no text set as JSON.
+    `access` says which of the agent's own options goes with a kind of access: `{access: {option id: value}}`. `folders`
+    are the agent's own, which it reads and writes also where its access is restricted; `~` and `${NAME:-default}` are
+    understood. `exec_server` is the program in a container that carries out what an agent with placement host-remote
+    wants there. `install` and `login` tell people how.
     """
 
     id: str
@@ -64,6 +65,7 @@ class AgentSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     pass_env: tuple[str, ...] = ()
     key_files: Mapping[str, str] = field(default_factory=dict)
+    providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     placement: str = "project"
     exec_server: tuple[str, ...] = ()
     access: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -107,27 +109,24 @@ def basic_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def keys(spec: AgentSpec, project: Path) -> dict[str, str]:
-    """The agent's keys, out of files that only this account can read. AgentError where one is not so."""
-    found = {}
-    for name, text in spec.key_files.items():
-        path = Path(text).expanduser()
-        try:
-            with path.open("rb") as file:
-                facts = os.fstat(file.fileno())
-                data = file.read(_KEY + 1)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
-                raise AgentError(f"{path}: a key is in a file of this account that nobody else can read (chmod 0400)")
-            if path.resolve().is_relative_to(project.resolve()):
-                raise AgentError(f"{path}: a key has no place in the project")
-            key = data.decode().strip()
-        except OSError as exc:
-            raise AgentError(f"{path}: the key for {name} cannot be read: {exc.strerror}") from exc
-        except ValueError as exc:
-            raise AgentError(f"{path}: the key for {name} is no text") from exc
-        if not key or len(data) > _KEY or not key.isprintable():
-            raise AgentError(f"{path}: the key for {name} is empty, too long, or more than one line")
-        found[name] = key
-    return found
+    """The agent's keys, out of files that only this account can read. KeyUnusable where one is not so."""
+    return {name: read_key(Path(text), name, project) for name, text in spec.key_files.items()}
+
+
+def provider_environment(spec: AgentSpec, providers: Collection[str], port: int) -> dict[str, str]:
+    """The variables by which the agent calls these model providers through the forwarder at `port`, without their keys.
+
+    They replace what `environment` says. Where two providers set one variable, that counts which the entry names first;
+    JSON objects are merged, also with one in `env`.
+    """
+    found: JsonObject = {}
+    for id, variables in spec.providers.items():
+        if id in providers:
+            text = json.dumps(variables).replace("{url}", f"http://127.0.0.1:{port}/{id}")
+            found = _deep(found, json.loads(text))
+    set_already = {name: _parsed(spec.env[name]) for name in found.keys() & spec.env.keys()}
+    merged = _deep(found, set_already)
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in merged.items()}
 
 
 def own_folders(spec: AgentSpec, env: Mapping[str, str]) -> list[Path]:
@@ -298,6 +297,11 @@ def _problem(id: object, entry: object) -> str | None:
     files = entry.get("key_files", {})
     if not isinstance(files, Mapping) or not _texts([*files, *files.values()]):
         return "key_files is an object of paths by variable"
+    providers = entry.get("providers", {})
+    if not isinstance(providers, Mapping) or not all(
+        isinstance(variables, Mapping) for variables in providers.values()
+    ):
+        return "providers is an object of objects {provider: {NAME: value}}"
     if not _texts(entry.get("folders", [])):
         return "folders is a list of paths"
     env = entry.get("env", {})
@@ -313,16 +317,34 @@ def _problem(id: object, entry: object) -> str | None:
     return None
 
 
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _deep(over: JsonObject, below: JsonObject) -> JsonObject:
+    """`over` before `below`, object by object; the names of `over` come first."""
+    merged = {**over, **below, **over}
+    for name in over.keys() & below.keys():
+        if isinstance(over[name], dict) and isinstance(below[name], dict):
+            merged[name] = _deep(over[name], below[name])
+    return merged
+
+
 def _texts(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
 def _merge(over: JsonObject, entry: Mapping[str, object]) -> JsonObject:
     """`over` before `entry`; of both the variables, for who adds one does not mean to unset the others."""
-    below: JsonObject = {"env": {}, "pass_env": [], "key_files": {}, **entry}
+    below: JsonObject = {"env": {}, "pass_env": [], "key_files": {}, "providers": {}, **entry}
     merged = {**below, **over}
     merged["env"] = {**dict(below["env"]), **over.get("env", {})}
     merged["key_files"] = {**dict(below["key_files"]), **over.get("key_files", {})}
+    ours = over.get("providers", {})
+    merged["providers"] = {**ours, **below["providers"], **ours}  # the first counts for more
     merged["pass_env"] = [*over.get("pass_env", []), *below["pass_env"]]
     return merged
 
@@ -335,6 +357,7 @@ def _spec(id: str, entry: JsonObject) -> AgentSpec:
         env=entry["env"],
         pass_env=tuple(dict.fromkeys(entry["pass_env"])),
         key_files=entry["key_files"],
+        providers=entry["providers"],
         placement=entry.get("placement", "project"),
         exec_server=tuple(entry.get("exec_server", ())),
         access=entry.get("access", {}),

@@ -24,6 +24,7 @@ from .handlers.base import ProjectAccess
 from .hub import ProjectHub
 from .projects.base import Project, ProjectDirectory
 from .projects.local import LocalProjects
+from .providers import Providers
 from .session import Limits
 from .sites.base import Site
 from .sites.local import LocalSite, Machine
@@ -95,6 +96,16 @@ class AcpExtension(ExtensionApp):
         help="Be a project's server: a coordinator elsewhere reads, writes and runs in this server's root, with its "
         "token, and there is no coordinator here.",
     ).tag(config=True)
+    model_providers: Any = Dict(
+        help="Whom agents in containers can call, and with which key: {id: {url, key_file, header, requests}}, merged "
+        "over the bundled ones; without a key_file a provider is not offered."
+    ).tag(config=True)
+    egress_socket: Any = Unicode(
+        help="In a project's server: the unix socket of the egress proxy; empty: there is no way to model providers."
+    ).tag(config=True)
+    egress_port: Any = Int(4141, help="In a project's server: the port of its loopback that leads there.").tag(
+        config=True
+    )
     end_turns_on_stop: Any = Bool(
         False, help="End running turns and idle agents when the server stops, instead of leaving them."
     ).tag(config=True)
@@ -112,9 +123,12 @@ class AcpExtension(ExtensionApp):
             self._coordinate(root, self.serverapp)
 
     def _serve_project(self, root: Path) -> None:
-        from .handlers.project_side import ProjectSide  # a server with a coordinator need not load it
+        # a server with a coordinator need not load it
+        from .egress_forwarder import Forwarder
+        from .handlers.project_side import ProjectSide
 
-        self.side = ProjectSide(root, self._own_folders, self._runtime)
+        forwarder = Forwarder(self.egress_port, Path(self.egress_socket)) if self.egress_socket else None
+        self.side = ProjectSide(root, self._own_folders, self._runtime, forwarder)
 
     def _coordinate(self, root: Path, server: ServerApp) -> None:
         data = self._data
@@ -150,6 +164,9 @@ class AcpExtension(ExtensionApp):
             sandbox_network=self.sandbox_network,
             runner_idle_timeout=self.runner_idle_timeout,
         )
+        self.providers = Providers.load(dict(self.model_providers))
+        for problem in self.providers.problems:
+            self.log.warning("%s", problem)
         self.tabs = TerminalTabs(lambda: self._of_server("terminal_manager"))
 
         here: dict[str, Any] = {
@@ -185,11 +202,20 @@ class AcpExtension(ExtensionApp):
         """Where a project runs."""
         if project.container is None:
             return LocalSite(project, machine)
+        from .egress import EgressProxy
         from .kernel_exec.containers import Containers
         from .kernel_exec.podman import Podman
         from .sites.container import ContainerSite
 
         kept, sockets = self._data.parent / "projects" / project.id, self._runtime / "projects" / project.id
+        egress = EgressProxy(
+            sockets / "e" / "egress.sock",
+            self.providers,
+            kept / "usage.json",
+            project=project.id,
+            root=project.root,
+            limit=project.token_limit,
+        )
         containers = Containers(
             project,
             podman=Podman(),
@@ -197,8 +223,9 @@ class AcpExtension(ExtensionApp):
             instance=hashlib.sha256(os.fsencode(self._data.resolve())).hexdigest()[:8],
             folder=sockets / "c",
             home=kept / "home",
+            way_out=egress,
         )
-        return ContainerSite(project, machine, containers, folder=kept)
+        return ContainerSite(project, machine, containers, folder=kept, egress=egress)
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
@@ -208,7 +235,9 @@ class AcpExtension(ExtensionApp):
             self.handlers.extend(handlers(self.access))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
-        if self.side is None:
+        if self.side is not None:
+            await self.side.start()
+        else:
             await self.hub.start()
 
     async def stop_extension(self) -> None:

@@ -199,7 +199,7 @@ class Coordinator:
 
     def usage(self) -> JsonObject | None:
         """What it has used of the model providers; None where that is not counted."""
-        return None
+        return self.site.usage()
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ AcpError
 │   ├── Unsupported             422  understood, cannot be done here; says what is missing
 │   └── Unavailable             503  the project or its agent cannot be reached
 ├── AgentError                  the agent's fault; the turn ends with it
+│   ├── KeyUnusable             the file of its key is not as it must be
 │   ├── AgentRequestError       the agent answered a request with an error
 │   ├── AgentExited             the agent's process is gone
 │   ├── AgentProtocolError      it said something that cannot be carried on from
@@ -88,6 +89,10 @@ class Unavailable(RequestError):
 
 class AgentError(AcpError):
     """The agent is at fault. The turn ends with ``error``."""
+
+
+class KeyUnusable(AgentError):
+    """A key that an agent, or a model provider, needs is not in a file as it must be."""
 
 
 class AgentRequestError(AgentError):

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_acp.agentspec import BUNDLED, AgentSpec, Catalogue, environment, keys, own_folders
+from jupyter_acp.agentspec import (
+    BUNDLED,
+    AgentSpec,
+    Catalogue,
+    environment,
+    keys,
+    own_folders,
+    provider_environment,
+)
 from jupyter_acp.exceptions import AgentError, NotFound
 
 
@@ -68,6 +76,7 @@ def test_the_trait_wins_over_the_folder_and_the_folder_over_the_bundled_field_by
         ({"command": []}, "command is a list"),
         ({"command": ["x"], "enviroment": {}}, "unknown enviroment"),
         ({"command": ["x"], "env": {"A": 1}}, "env is an object of texts"),
+        ({"command": ["x"], "providers": {"openai": "x"}}, "providers is an object of objects"),
         ({"command": ["x"], "placement": "moon"}, "placement is one of"),
         ({"command": ["x"], "access": {"all": {}}}, "the kinds of access"),
         ({"name": "no command"}, "no command"),
@@ -204,3 +213,42 @@ def test_a_key_comes_from_a_file_that_nobody_else_can_read_outside_of_the_projec
     file.symlink_to(inside)
     with pytest.raises(AgentError, match="no place in the project"):
         keys(spec, project)
+
+
+def test_an_agent_is_told_of_the_providers_that_are_there_and_of_no_key() -> None:
+    spec = Catalogue.load().get("claude")
+    assert provider_environment(spec, ["openai"], 4141) == {}
+    assert provider_environment(spec, ["openai", "anthropic"], 4141) == {
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:4141/anthropic",
+        "ANTHROPIC_API_KEY": "added-by-jupyter",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+
+
+def test_of_two_providers_the_one_that_the_entry_names_first_counts_and_objects_are_merged() -> None:
+    configured = {
+        "qwen": {"providers": {"mine": {"OPENAI_BASE_URL": "{url}/v2", "MINE": "1"}}},
+        "codex": {"env": {"CODEX_CONFIG": '{"model": "gpt-5.5", "model_provider": "x", "model_providers": {"x": {}}}'}},
+    }
+    catalogue = Catalogue.load(configured=configured)
+    there = ["openai", "dashscope", "openrouter", "mine"]
+    assert provider_environment(catalogue.get("qwen"), there, 1) == {
+        "OPENAI_BASE_URL": "http://127.0.0.1:1/mine/v2",
+        "MINE": "1",
+        "OPENAI_API_KEY": "added-by-jupyter",
+    }
+    config = json.loads(provider_environment(catalogue.get("codex"), there, 1)["CODEX_CONFIG"])
+    urls = {id: provider.get("base_url") for id, provider in config["model_providers"].items()}
+    assert (config["model"], config["model_provider"]) == ("gpt-5.5", "openai-egress")
+    assert urls == {
+        "openai-egress": "http://127.0.0.1:1/openai",
+        "openrouter-egress": "http://127.0.0.1:1/openrouter",
+        "x": None,
+    }
+
+
+def test_what_is_no_text_is_set_as_json_and_replaces_a_text_of_the_entry() -> None:
+    spec = AgentSpec(
+        id="a", name="A", command=("a",), env={"LIST": "text", "B": "b"}, providers={"openai": {"LIST": ["{url}"]}}
+    )
+    assert provider_environment(spec, ["openai"], 1) == {"LIST": '["http://127.0.0.1:1/openai"]'}

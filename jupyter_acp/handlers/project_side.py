@@ -24,6 +24,7 @@ from tornado.websocket import WebSocketClosedError
 
 from .. import __version__
 from ..agentspec import basic_environment
+from ..egress_forwarder import Forwarder
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, BadRequest, ExecutorError
 from ..kernel_exec.base import Exit
@@ -56,10 +57,13 @@ class ProjectSide:
         Folders of this server that a confined command must not see.
     runners
         Where the folders of agents' runners are.
+    forwarder
+        The way to the egress proxy, if there is one.
     """
 
-    def __init__(self, root: Path, hidden: Sequence[Path], runners: Path) -> None:
+    def __init__(self, root: Path, hidden: Sequence[Path], runners: Path, forwarder: Forwarder | None = None) -> None:
         self.runners = runners
+        self._forwarder = forwarder
         self._root = root.resolve()
         self._hidden = tuple(hidden)
         # each request is a task with a context of its own
@@ -91,10 +95,17 @@ class ProjectSide:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def start(self) -> None:
+        """Have agents reach model providers."""
+        if self._forwarder is not None:
+            await self._forwarder.start()
+
     async def stop(self) -> None:
         """End every command."""
         await self.executor.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._forwarder is not None:
+            await self._forwarder.stop()
 
 
 class ProjectSideHandler(AcpHandler):

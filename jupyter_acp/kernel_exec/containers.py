@@ -338,6 +338,7 @@ class Containers:
         found = await self._podman.inspect(self._container_name(key))
         if found is None or not found.running or digest not in (None, found.labels.get(_DIGEST)):
             return None
+        await self._open_way_out()
         container = Container(found.id, found.name, key, self._folder / key)
         try:
             await container.executor.link.wait(5.0)
@@ -352,8 +353,7 @@ class Containers:
         spec, name, folder = self._project.container, self._container_name(key.name), self._folder / key.name
         assert spec is not None
         await self._podman.remove(name)
-        if self._way_out is not None and self._has_way_out:
-            await self._way_out.start()
+        await self._open_way_out()
         expected = await asyncio.to_thread(self._prepare, folder, key)
         options = await self._options(key)
         id = await self._podman.run(*options, image=spec.image, command=("jupyter-server",))
@@ -376,6 +376,10 @@ class Containers:
             raise
         log.info("project=%s container %s runs (%s)", self._project.id, key.name, id[:12])
         return container
+
+    async def _open_way_out(self) -> None:
+        if self._way_out is not None and self._has_way_out:
+            await self._way_out.start()
 
     async def _remove(self, key: str) -> None:
         slot = self._slots.get(key)

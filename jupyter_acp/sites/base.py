@@ -116,5 +116,8 @@ class Site(Protocol):
     async def changed(self, project: Project) -> None:
         """The project is declared otherwise now; what runs goes on as it was begun."""
 
+    def usage(self) -> JsonObject | None:
+        """What the project has used of the model providers; None where that is not counted."""
+
     async def close(self) -> None:
         """Let go: agents go on, what nobody uses ends."""

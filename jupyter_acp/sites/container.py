@@ -15,14 +15,16 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..access import FULL_ACCESS, WORKSPACE_WRITE, kinds
-from ..agentspec import AgentSpec, environment, keys, own_folders
+from ..agentspec import AgentSpec, environment, keys, own_folders, provider_environment
+from ..egress import EgressProxy
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, ExecutorError
 from ..kernel_exec.base import Command, Executor, OnExit, OnOutput, Run, finish_all
-from ..kernel_exec.containers import WHOLE, Container, Containers, Key, Use
+from ..kernel_exec.containers import EGRESS_PORT, WHOLE, Container, Containers, Key, Use
 from ..kernel_exec.sandbox import Sandbox
 from ..kernel_exec.sandbox import missing as sandbox_missing
 from ..projects.base import Project
@@ -42,6 +44,8 @@ class ContainerSite:
     ----------
     folder
         Where agents beside the coordinator keep what they remember of this project.
+    egress
+        The way of agents in the container to model providers.
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class ContainerSite:
         containers: Containers,
         *,
         folder: Path,
+        egress: EgressProxy,
     ) -> None:
         self.project = project
+        self.egress = egress
         self.machine = machine
         self.containers = containers
         self.folder = folder
@@ -103,6 +109,7 @@ class ContainerSite:
     async def stop(self) -> None:
         """See `Site.stop`."""
         await self.containers.stop()
+        await self.egress.stop()
         self.error = None
 
     async def log(self) -> str:
@@ -112,11 +119,25 @@ class ContainerSite:
     async def changed(self, project: Project) -> None:
         """See `Site.changed`."""
         self.project = project
+        self.egress.limit = project.token_limit
         self.containers.changed(project)
 
     async def close(self) -> None:
         """See `Site.close`."""
         await self.containers.close()
+        await self.egress.stop()
+
+    def usage(self) -> JsonObject | None:
+        """See `Site.usage`."""
+        return self.egress.usage() if self._has_way_out else None
+
+    def providers(self, spec: AgentSpec) -> dict[str, str]:
+        """The variables by which an agent in the container calls its model."""
+        return provider_environment(spec, self.egress.providers, EGRESS_PORT) if self._has_way_out else {}
+
+    @property
+    def _has_way_out(self) -> bool:
+        return self.project.container is not None and self.project.container.network == "providers"
 
     async def use(self, key: Key) -> Use:
         """Use a container, which is started where it must be. ExecutorError, also told by `error`."""
@@ -163,11 +184,14 @@ class InsideLauncher:
         """See `Launcher.prepare`."""
         row, site, spec = self._row(), self._site, self._spec
         self._take(await site.use(site.key(row)))
-        given = await asyncio.to_thread(keys, spec, site.project.root)
+        way_out = site.providers(spec)
+        # what the proxy adds on the way is not read into the container
+        needed = {name: file for name, file in spec.key_files.items() if name not in way_out}
+        given = await asyncio.to_thread(keys, replace(spec, key_files=needed), site.project.root)
         return Launch(
             argv=spec.command,
             # nothing of our own environment: an agent's keys stay outside, unless its entry says otherwise
-            env={**spec.env, **given},
+            env={**spec.env, **given, **way_out},
             cwd=row.cwd,
             folder=row.cwd,
             delegated=False,

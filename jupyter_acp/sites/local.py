@@ -96,6 +96,9 @@ class LocalSite:
         """See `Site.changed`."""
         self._project = project
 
+    def usage(self) -> None:
+        """See `Site.usage`."""
+
     async def close(self) -> None:
         """See `Site.close`."""
 

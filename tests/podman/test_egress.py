@@ -1,0 +1,128 @@
+"""A container without a network calls a model, and whoever looks into it finds no key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from egress_world import KEY, STREAM, Seen, event, world
+
+from jupyter_acp.exceptions import ExecutorError
+from jupyter_acp.kernel_exec.base import Exit
+from jupyter_acp.kernel_exec.containers import EGRESS_PORT, WHOLE, Containers, Key, Use
+from jupyter_acp.kernel_exec.podman import Podman as OurPodman
+from jupyter_acp.projects.base import ContainerSpec, Network, Project
+
+from .conftest import ProjectsFile
+from .containers import Podman
+
+CALL = f"""
+import http.client, os
+connection = http.client.HTTPConnection("127.0.0.1", {EGRESS_PORT})
+connection.request("POST", "/openai/responses", b"from inside", {{"Authorization": "Bearer added-by-jupyter"}})
+answer = connection.getresponse()
+print(answer.status, answer.readline().decode().strip(), flush=True)
+print(open("/proc/net/dev").read().count(":"), os.getuid())
+"""
+LOOK = f"""
+import os
+key = {KEY[:8]!r} + {KEY[8:]!r}
+paths = [f"/proc/{{pid}}/{{name}}" for pid in os.listdir("/proc") if pid.isdigit() for name in ("environ", "cmdline")]
+for folder, folders, files in os.walk("/"):
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/sys", "/proc", "/usr", "/dev")]
+    paths += [path for name in files if os.path.isfile(path := os.path.join(folder, name))]
+found = []
+for path in paths:
+    try:
+        found += [path] if key in open(path, errors="replace").read() else []
+    except OSError:
+        pass  # what cannot be read is not found
+print(len(paths) > 20, found)
+"""
+
+
+def _containers(projects: ProjectsFile, folder: Path, network: Network, proxy: object) -> Containers:
+    root = projects.add(f"p-{network}")
+    spec = ContainerSpec(image=projects.image, network=network)
+    project = Project(id=f"p-{network}", name="p", root=root, place="/project", container=spec)
+    return Containers(
+        project,
+        podman=OurPodman(),
+        instance=f"egress{os.getpid()}",
+        folder=folder / "c",
+        home=folder / "home",
+        way_out=proxy,  # type: ignore[arg-type]  # the tests are not checked for that
+    )
+
+
+async def _python(use: Use, code: str) -> str:
+    """What a program in the container prints."""
+    printed: list[str] = []
+    ended: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+    command = await use.container.executor.spawn(
+        ["python3", "-c", code], run="pipe", on_output=lambda text, _: printed.append(text), on_exit=ended.set_result
+    )
+    async with asyncio.timeout(30):
+        exit = await ended
+    await command.close()
+    assert exit.code == 0, "".join(printed)
+    return "".join(printed)
+
+
+async def test_a_container_without_a_network_calls_a_model_and_no_key_is_in_it(
+    projects: ProjectsFile, folder: Path, podman: Podman, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with world(folder) as w:
+        taken = asyncio.Event()
+
+        async def answer(request: Seen, writer: asyncio.StreamWriter) -> None:
+            writer.write(STREAM + event("hello"))
+            await taken.wait()
+            writer.write(b"0\r\n\r\n")
+
+        w.upstream.answer = answer
+        containers = _containers(projects, folder, "providers", w.proxy)
+        use = await containers.use(Key(WHOLE, ""))
+        try:
+            printed = await _python(use, CALL)
+            assert printed.splitlines() == ['200 data: "hello"', "1 1000"]  # lo, and no other network
+            [seen] = w.upstream.seen
+            assert (bytes(seen.body), seen.headers["authorization"]) == (b"from inside", [f"Bearer {KEY}"])
+            assert await _python(use, LOOK) == "True []\n"
+            assert KEY not in json.dumps(podman.containers())
+            assert KEY not in podman("logs", use.container.id).stdout
+
+            # the proxy of the next coordinator is where that of this one was
+            await w.proxy.stop()
+            await w.proxy.start()
+            assert (await _python(use, CALL)).startswith("200 ")
+        finally:
+            taken.set()
+            use.release()
+            await containers.stop()
+            await containers.close()
+    assert KEY not in caplog.text
+
+
+async def test_a_container_that_is_to_have_no_network_has_no_way_to_models_either(
+    projects: ProjectsFile, folder: Path
+) -> None:
+    async with world(folder) as w:
+        containers = _containers(projects, folder, "none", w.proxy)
+        use = await containers.use(Key(WHOLE, ""))
+        try:
+            refused = await _python(use, f"try:\n{CALL.replace(chr(10), chr(10) + ' ')}\nexcept OSError as e: print(e)")
+            assert "Connection refused" in refused
+            with pytest.raises(ExecutorError):
+                await use.container.executor.read_text_file("/run/acp-egress/egress.sock")
+            assert "egress" not in await _python(use, "import os; print(os.listdir('/run'))")
+        finally:
+            use.release()
+            await containers.stop()
+            await containers.close()
+        assert not w.upstream.seen
