@@ -282,6 +282,7 @@ export class ChatListPanel extends ReactWidget {
   /** Stop the project; its running turns end, so that is asked for. */
   private async _stop(): Promise<void> {
     const { trans } = this.services;
+    await this._projects.refresh();
     const { chosen, sessions } = this._projects;
     const running = sessions.filter(session => session.state !== 'idle').length;
     if (running > 0) {
