@@ -35,6 +35,8 @@ T = TypeVar("T")
 _ERRORS: Final = {error.status: error for error in (BadRequest, NotAllowed, NotFound, Conflict, TooLarge, Unsupported)}
 _ATTEMPTS = 8  # with waits of 0.1 s doubling: a lost event stream is given up after half a minute
 
+PROJECT: Final = "JUPYTER_ACP_PROJECT"
+
 HOW_TO_CONNECT = """\
 This kernel cannot find the Jupyter server that it belongs to. What helps:
 - start the kernel from JupyterLab or Jupyter Server, on the same machine and as the same user;
@@ -56,12 +58,14 @@ class Address:
 class Connection:
     """The coordinator as one kernel sees it: one server, one project.
 
+    `project` is what a person calls it, its id or its name; None: that of the server's own folder, or the only one.
     Every method blocks until the server has answered, and raises the RequestError that the server's status stands
     for; Unavailable where no server answers.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, project: str | None = None) -> None:
         self.address = address
+        self._wanted = project
         self._project: str | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jupyter_acp", daemon=True)
@@ -69,11 +73,14 @@ class Connection:
         self._client = self._wait(self._make_client())
 
     @classmethod
-    def of_this_kernel(cls, environ: Mapping[str, str] = os.environ) -> Connection:
-        """Connect to the Jupyter server that started this kernel; Unavailable, saying what to do, if there is none."""
+    def of_this_kernel(cls, environ: Mapping[str, str] = os.environ, project: str | None = None) -> Connection:
+        """Connect to the Jupyter server that started this kernel; Unavailable, saying what to do, if there is none.
+
+        Without `project` it is the one that JUPYTER_ACP_PROJECT names, if that is set.
+        """
         refusals = []
         for address, kernel in _candidates(environ):
-            connection = cls(address)
+            connection = cls(address, project or environ.get(PROJECT))
             try:
                 notebook = connection._notebook(kernel) if kernel else None
             except RequestError as error:
@@ -108,15 +115,26 @@ class Connection:
 
     @property
     def project(self) -> str:
-        """The id of the project that this kernel belongs to."""
+        """The id of the project that is talked to. NotFound for a name that is none, Conflict where it must be said."""
         if self._project is None:
-            ids = [project["id"] for project in self._acp("GET", "")["projects"]]
-            if not ids:
+            projects = self.projects()
+            if not projects:
                 raise NotAllowed("There is no project here that you may use.", "no_project")
-            if "local" not in ids and len(ids) > 1:
-                raise Conflict(f"Cannot tell which project this kernel belongs to: {', '.join(ids)}.", "project")
-            self._project = "local" if "local" in ids else ids[0]
+            wanted, names = self._wanted, ", ".join(project["id"] for project in projects)
+            if wanted is None:
+                found = projects if len(projects) == 1 else [p for p in projects if p["id"] == "local"]
+                if not found:
+                    raise Conflict(f"Say which project you mean, with --project: {names}.", "project")
+            else:
+                found = [p for p in projects if p["id"] == wanted] or [p for p in projects if p["name"] == wanted]
+                if len(found) != 1:
+                    raise NotFound(f"{wanted} is not the id, or the name, of one of these: {names}.", "unknown_project")
+            self._project = str(found[0]["id"])
         return self._project
+
+    def projects(self) -> list[JsonObject]:
+        """The projects that one is a member of."""
+        return list(self._acp("GET", "")["projects"])
 
     def agents(self) -> list[JsonObject]:
         """The catalogue of agents, those that are not installed included."""

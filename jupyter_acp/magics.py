@@ -24,18 +24,22 @@ from .widgets.text import printable, visible
 from .widgets.transcript import Transcript
 
 HELP: Final = """\
-%%acp [--chat NAME] [--agent ID] [--plain]
+%%acp [--project NAME] [--chat NAME] [--agent ID] [--plain]
 <your request, any number of lines>
     sends the cell to an agent and shows its work; the cell ends with the turn, and interrupting it stops the turn
 
-%acp agents                the agents of this server
+%acp projects              your projects, and which one is talked to
+%acp agents                the agents of the project
 %acp status [--chat NAME]  the conversation of this notebook
 %acp stop [--chat NAME]    stop what runs and what waits in that conversation
 %acp help                  this text
 
---chat NAME   the chat file, beside the notebook; without it the notebook's own name with .chat
---agent ID    the agent of a new chat; without it the server's default
---plain       text only, and questions asked by input(), for front ends without widgets"""
+--project NAME  the project, by its id or name, for any of these; without it the one that the variable
+                JUPYTER_ACP_PROJECT names (`%env JUPYTER_ACP_PROJECT=NAME`), else the folder that Jupyter serves
+--chat NAME     the chat file, beside the notebook; without it the notebook's own name with .chat
+                (in another project than the notebook's: not beside it, but in the project's own folder)
+--agent ID      the agent of a new chat; without it the server's default
+--plain         text only, and questions asked by input(), for front ends without widgets"""
 
 
 class View(Protocol):
@@ -65,8 +69,14 @@ class AcpMagics(Magics):
         if cell is not None and (arguments.command or not cell.strip()):
             raise UsageError("%%acp takes a request in the lines below it, and no command beside it. See %acp help")
         try:
-            with Connection.of_this_kernel() as connection:
-                chat = chat_path(arguments.chat, connection.address.notebook)
+            with Connection.of_this_kernel(project=arguments.project) as connection:
+                if arguments.command == "projects":
+                    print(_projects(connection))
+                    return
+                notebook = connection.address.notebook
+                if notebook and connection.project != "local":
+                    notebook = PurePosixPath(notebook).name  # its folder is one of Jupyter's
+                chat = chat_path(arguments.chat, notebook)
                 if cell is not None:
                     self._run(connection, chat, arguments.agent, cell.strip("\n"), plain=arguments.plain)
                 elif arguments.command == "agents":
@@ -230,7 +240,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(prog="%acp", add_help=False)
-    parser.add_argument("command", nargs="?", choices=["agents", "status", "stop", "help"])
+    parser.add_argument("command", nargs="?", choices=["projects", "agents", "status", "stop", "help"])
+    parser.add_argument("--project")
     parser.add_argument("--chat")
     parser.add_argument("--agent")
     parser.add_argument("--plain", action="store_true")
@@ -248,6 +259,18 @@ def chat_path(name: str | None, notebook: str | None) -> str:
     return str(beside.parent / path).lstrip("/")
 
 
+def _projects(connection: Connection) -> str:
+    try:
+        chosen = connection.project
+    except RequestError:
+        chosen = ""  # it has to be said
+    lines = []
+    for project in connection.projects():
+        facts = ", ".join(str(project[name]) for name in ("state", "role") if project.get(name))
+        lines.append(f"{'*' if project['id'] == chosen else ' '} {project['id']:<16} {project.get('name')} ({facts})")
+    return printable("\n".join(lines)) or "You are a member of no project."
+
+
 def _agents(agents: list[JsonObject]) -> str:
     lines = []
     for agent in agents:
@@ -260,6 +283,7 @@ def _status(session: JsonObject) -> str:
     model = next((o.get("currentValue") for o in session["config_options"] if o.get("category") == "model"), None)
     usage = session.get("usage") or {}
     facts = {
+        "project": session["project"] if session["project"] != "local" else None,
         "chat": session["path"],
         "agent": session["agent"],
         "model": model,

@@ -33,6 +33,8 @@ class Contract:
         self.paths: list[str] = []
         self.sockets: set[Socket] = set()
         self.kernels: dict[str, str | None] = {}
+        self.project = "local"
+        self.projects: list[Json] = [{"id": "local", "name": "project", "state": "running", "role": "owner"}]
         self.pages: dict[str, tuple[str, str]] = {}
         self.loop: asyncio.AbstractEventLoop
         self.url = ""
@@ -65,7 +67,7 @@ class Contract:
     def summary(self) -> Json:
         return {
             "id": "s1",
-            "project": "local",
+            "project": self.project,
             "path": self.paths[-1] if self.paths else "",
             "agent": "demo",
             "state": "running" if self.turns else "idle",
@@ -121,21 +123,24 @@ class Rest(web.RequestHandler):
         if path.startswith("api/kernels/"):
             known = path.rsplit("/", 1)[1] in contract.kernels
             return self.reply({}) if known else self.fail(404, "Kernel does not exist", "unknown_kernel")
+        asked = path.split("/")[3:4]  # of the project in it
+        here = f"api/acp/projects/{asked[0] if asked and asked[0] in [p['id'] for p in contract.projects] else '?'}"
         answers: dict[str, object] = {
             "api/sessions": [{"path": p, "kernel": {"id": id}} for id, p in contract.kernels.items() if p],
-            "api/acp": {"version": "0", "projects": [{"id": "local"}]},
-            "api/acp/projects/local/agents": [
+            "api/acp": {"version": "0", "projects": contract.projects},
+            f"{here}/agents": [
                 {"id": "demo", "name": "Demo", "available": True, "version": "1", "default": True},
                 {"id": "codex", "name": "Codex", "available": False, "hint": "npm install codex-acp"},
             ],
-            "api/acp/projects/local/sessions": [contract.summary()] if contract.paths else [],
-            "api/acp/projects/local/sessions/s1": contract.summary(),
+            f"{here}/sessions": [contract.summary()] if contract.paths else [],
+            f"{here}/sessions/s1": contract.summary(),
         }
         return self.reply(answers[path]) if path in answers else self.fail(404, f"no {path}", "not_found")
 
     def post(self, path: str) -> None:
         contract = self.contract
         if path.endswith("/sessions"):
+            contract.project = path.split("/")[3]
             contract.paths.append(self.body["path"])
             return self.reply(contract.summary(), 201)
         if path.endswith("/turns"):

@@ -125,6 +125,69 @@ def test_status_tells_access_and_turns_as_the_server_does_and_stop_ends_them(
     assert contract.requests[-1][2] == {"turn": "t1"}
 
 
+def project(id: str, name: str) -> dict[str, str]:
+    return {"id": id, "name": name, "state": "running", "role": "owner"}
+
+
+@pytest.fixture
+def several(contract: Contract) -> Contract:
+    """The server has three projects, and no folder of its own among them."""
+    contract.projects = [project("a", "Weather"), project("b", "Traffic"), project("c", "Traffic")]
+    return contract
+
+
+@pytest.mark.parametrize("name", ["a", "Weather"])
+def test_of_several_projects_the_one_that_is_named_is_talked_to(
+    several: Contract, acp: Acp, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    acp(f"--project {name}", "hello")
+    assert (several.project, several.paths) == ("a", ["acp.chat"])
+    acp(f"status --project {name}")
+    assert "project a" in capsys.readouterr().out
+
+
+def test_the_environment_names_the_project_where_the_line_does_not(
+    several: Contract, acp: Acp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_ACP_PROJECT", "b")
+    acp("", "hello")
+    assert several.project == "b"
+    acp("--project a", "hello")
+    assert several.project == "a"
+
+
+def test_a_project_that_is_not_said_or_not_known_is_asked_for_by_their_ids(several: Contract, acp: Acp) -> None:
+    for line in ("", "--project local", "--project Traffic"):
+        with pytest.raises(UsageError, match="a, b, c"):
+            acp(line, "hello")
+    assert several.paths == []
+
+
+def test_beside_others_the_folder_that_jupyter_serves_is_what_a_notebook_talks_to(
+    several: Contract, acp: Acp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several.projects.append(project("local", "mine"))
+    acp("", "hello")
+    assert several.project == "local"
+    acp("projects")
+    out = capsys.readouterr().out
+    assert re.search(r"^\* local +mine \(running, owner\)$", out, re.MULTILINE)
+    assert re.search(r"^  a +Weather", out, re.MULTILINE)
+
+
+def test_a_chat_in_another_project_than_the_notebooks_is_not_in_the_notebooks_folder(
+    several: Contract, acp: Acp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several.projects.append(project("local", "mine"))
+    several.kernels["k"] = "deep/study.ipynb"
+    server = {"url": several.url, "token": TOKEN, "root_dir": "/", "pid": 1}
+    (tmp_path / "jpserver-1.json").write_text(json.dumps(server))
+    monkeypatch.setattr("jupyter_acp.connection.kernel_id", lambda: "k")
+    acp("", "hello")
+    acp("--project a", "hello")
+    assert several.paths == ["deep/study.chat", "study.chat"]
+
+
 @pytest.mark.parametrize(
     ("name", "notebook", "path"),
     [

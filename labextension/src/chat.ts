@@ -8,7 +8,7 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
-import { AcpEvent, AgentInfo, Json, kept, Summary, TurnDiff } from './events';
+import { AcpEvent, AgentInfo, Json, kept, ProjectInfo, Summary, TurnDiff } from './events';
 import {
   applyAll,
   ChatState,
@@ -19,6 +19,7 @@ import {
   replayTurn,
   Turn
 } from './model';
+import { LOCAL } from './projects';
 import * as rest from './restapi';
 
 /** Milliseconds until a chat that could not be opened is tried again. */
@@ -39,6 +40,8 @@ export interface Unsent {
 
 export interface ChatOptions {
   readonly settings: ServerConnection.ISettings;
+  /** The id of the project that it is in. */
+  readonly project: string;
   /** The path of the .chat file, relative to the project. */
   readonly path: string;
   /** What editors show and have not saved, by path, where the person offers it to agents. */
@@ -47,7 +50,8 @@ export interface ChatOptions {
 
 export class Chat {
   constructor(private readonly options: ChatOptions) {
-    this._place = { settings: options.settings, project: 'local', signal: this._abort.signal };
+    const { settings, project } = options;
+    this._place = { settings, project, signal: this._abort.signal };
     window.addEventListener('online', () => this._connection?.retry(), {
       signal: this._abort.signal
     });
@@ -80,11 +84,24 @@ export class Chat {
   activity: ReadonlyMap<string, Turn | null> = new Map();
   /** What turns have changed whose changes are looked at: undefined until it is here, an error where that failed. */
   diffs: ReadonlyMap<string, TurnDiff | Error | undefined> = new Map();
-  /** Whether the person may do more than look. */
-  isCollaborator = false;
+  /** The project, once it is known. */
+  project: ProjectInfo | null = null;
+  /** Whether the person has other projects beside the one that Jupyter serves. */
+  isOneOfSeveral = false;
+  /** The project is not there, for this person, or not any more. */
+  isGone = false;
   /** How much this browser's clock is ahead of the server's, in seconds. */
   clockSkew = 0;
   username = '';
+
+  get projectId(): string {
+    return this.options.project;
+  }
+
+  /** Whether the person may do more than look. */
+  get isCollaborator(): boolean {
+    return this.project !== null && this.project.role !== 'viewer';
+  }
 
   get path(): string {
     return this._path ?? this.options.path;
@@ -102,12 +119,15 @@ export class Chat {
     try {
       const root = await rest.getRoot(this.options.settings);
       this.username = root.username;
-      const project = root.projects[0];
-      if (project) {
-        this._place = { ...this._place, project: project.id };
-        this.isCollaborator = project.role !== 'viewer';
+      this.project = root.projects.find(one => one.id === this.options.project) ?? null;
+      this.isOneOfSeveral = root.projects.some(one => one.id !== LOCAL);
+      this.isGone = this.project === null;
+      if (this.isGone) {
+        throw new rest.RequestError(404, '', UNKNOWN_PROJECT);
       }
-      const session = await rest.openSession(this._place, this.path);
+      const session = this.isCollaborator
+        ? await rest.openSession(this._place, this.path)
+        : await this._find();
       await this._load(session);
       this._follow(firstAfter(session));
       this.failure = null;
@@ -115,12 +135,23 @@ export class Chat {
     } catch (error) {
       if (!this._abort.signal.aborted) {
         this.failure = message(error);
-        if (isPassing(error) && !this.state) {
+        // a person who is a member again need not know of it to be let in
+        if ((isPassing(error) || this.isGone) && !this.state) {
           this._again = setTimeout(() => void this._open(), OPEN_AGAIN);
         }
       }
     }
     this._notify();
+  }
+
+  /** Who may only read opens no session: it is one that is open already. */
+  private async _find(): Promise<Summary> {
+    const listed = await rest.listSessions(this._place);
+    const found = listed.find(session => session.path === this.path);
+    if (!found) {
+      throw new rest.RequestError(404, `nobody has opened ${this.path} yet`, 'unknown_session');
+    }
+    return rest.getSession(this._place, found.id);
   }
 
   /** The file was renamed; the session goes with it. */
@@ -397,6 +428,7 @@ export class Chat {
         this._offered = NOTHING;
         if (state === 'connected') {
           this.refusedBy = null;
+          this.isGone = false;
           if (this._isRefusalPassing) {
             this.refusal = null;
           }
@@ -413,6 +445,7 @@ export class Chat {
       session = await rest.getSession(this._place, id);
     } catch (error) {
       this.refusedBy = error instanceof rest.RequestError ? error.message : null;
+      this.isGone = error instanceof rest.RequestError && error.reason === UNKNOWN_PROJECT;
       throw error;
     }
     if (!isBroken(session, this._connection?.lastSeq ?? 0)) {
@@ -522,7 +555,7 @@ export class Chat {
   }
 
   private readonly _abort = new AbortController();
-  private _place: rest.Place;
+  private readonly _place: rest.Place;
   private _connection: Connection | null = null;
   private _frame = 0;
   private _path: string | null = null;
@@ -549,6 +582,9 @@ function mayChangeFiles(event: AcpEvent): boolean {
       return false;
   }
 }
+
+/** What the server says of a project that is none of the person's. */
+const UNKNOWN_PROJECT = 'unknown_project';
 
 /** The server is not there, or cannot do it now: what it said is not true any more once it is back. */
 function isPassing(error: unknown): boolean {

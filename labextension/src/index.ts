@@ -11,7 +11,15 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { OpenDocument, OpenDocuments } from './documents';
-import { ChatFactory, ChatListPanel, ChatModelFactory, ChatPanel, Services } from './panel';
+import {
+  ChatFactory,
+  ChatListPanel,
+  ChatModelFactory,
+  ChatPanel,
+  ProjectChat,
+  Services
+} from './panel';
+import { LOCAL, newChatName } from './projects';
 import { TerminalTabs } from './terminals';
 import {
   chatIcon,
@@ -71,8 +79,11 @@ function activate(
     openFile: (path, line) =>
       void openFile(documents, path, line, trans.__('%1 is not in the project (yet).', path)),
     tabs: new TerminalTabs(serviceManager.terminals, commands),
-    openChat: path => documents.openOrReveal(path, FACTORY),
-    newChat: () => void commands.execute(CommandIDs.create),
+    openChat: (project, path) => void commands.execute(CommandIDs.open, { project, path }),
+    newChat: project =>
+      project === LOCAL
+        ? void commands.execute(CommandIDs.create)
+        : void commands.execute(CommandIDs.open, { project, path: newChatName(new Date()) }),
     activate: id => shell.activateById(id),
     notifies: () => notifies,
     documents: new OpenDocuments({
@@ -126,6 +137,20 @@ function activate(
     widget.context.pathChanged.connect(() => void tracker.save(widget));
     void tracker.add(widget);
   });
+  // a chat of another project is no document of Jupyter's
+  const others = new WidgetTracker<ProjectChat>({ namespace: 'jupyter-acp-projects' });
+  const openOther = (project: string, path: string): ProjectChat => {
+    const isIt = ({ chat }: ProjectChat) => chat.projectId === project && chat.path === path;
+    const widget = others.find(isIt) ?? new ProjectChat(project, path, services);
+    if (!widget.isAttached) {
+      widget.moved.connect(() => void others.save(widget));
+      shell.add(widget, 'main');
+      void others.add(widget);
+    }
+    shell.activateById(widget.id);
+    return widget;
+  };
+
   const list = new ChatListPanel(services);
   shell.add(list, 'left', { rank: 600 });
   if (restorer) {
@@ -134,6 +159,11 @@ function activate(
       command: 'docmanager:open',
       args: widget => ({ path: widget.context.path, factory: FACTORY }),
       name: widget => widget.context.path
+    });
+    void restorer.restore(others, {
+      command: CommandIDs.open,
+      args: ({ chat }) => ({ project: chat.projectId, path: chat.path }),
+      name: ({ chat }) => `${chat.projectId}:${chat.path}`
     });
   }
 
@@ -150,7 +180,10 @@ function activate(
   commands.addCommand(CommandIDs.open, {
     label: trans.__('Open the ACP chat of a path'),
     isVisible: () => false,
-    execute: args => documents.openOrReveal(String(args.path), FACTORY)
+    execute: args => {
+      const [project, path] = [String(args.project ?? LOCAL), String(args.path)];
+      return project === LOCAL ? documents.openOrReveal(path, FACTORY) : openOther(project, path);
+    }
   });
   launcher?.add({ command: CommandIDs.create, category: trans.__('Other'), rank: 1 });
   palette?.addItem({

@@ -1,6 +1,7 @@
 /** The widgets: one chat in the main area, the list of chats at the side. They own the objects that they draw. */
 
-import { Notification } from '@jupyterlab/apputils';
+import { Dialog, MainAreaWidget, Notification, showDialog } from '@jupyterlab/apputils';
+import { PathExt } from '@jupyterlab/coreutils';
 import {
   ABCWidgetFactory,
   DocumentRegistry,
@@ -12,15 +13,24 @@ import type { Contents, ServerConnection } from '@jupyterlab/services';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { ReactWidget } from '@jupyterlab/ui-components';
 import type { Message } from '@lumino/messaging';
+import { Signal } from '@lumino/signaling';
 import * as React from 'react';
 import { Chat } from './chat';
 import { ChatList } from './components/ChatList';
 import { ChatView } from './components/ChatView';
 import type { Environment } from './components/environment';
 import { forAgents } from './components/Markdown';
+import { ProjectPicker } from './components/ProjectPicker';
 import type { OpenDocuments } from './documents';
-import type { Summary } from './events';
-import { getRoot, listSessions } from './restapi';
+import { LOCAL, Projects } from './projects';
+import {
+  getProject,
+  getProjectLog,
+  listProjects,
+  listSessions,
+  startProject,
+  stopProject
+} from './restapi';
 import type { TerminalTabs } from './terminals';
 import { chatIcon } from './tokens';
 
@@ -32,8 +42,8 @@ export interface Services {
   readonly trans: TranslationBundle;
   readonly openFile: (path: string, line: number | null) => void;
   readonly tabs: TerminalTabs;
-  readonly openChat: (path: string) => void;
-  readonly newChat: () => void;
+  readonly openChat: (project: string, path: string) => void;
+  readonly newChat: (project: string) => void;
   readonly activate: (id: string) => void;
   readonly notifies: () => boolean;
   readonly documents: OpenDocuments;
@@ -49,15 +59,21 @@ export class ChatPanel extends ReactWidget {
   ) {
     super();
     this.addClass('jp-acp-root');
+    const isServed = chat.projectId === LOCAL;
     this._environment = {
       chat,
       trans: services.trans,
       rendermime: forAgents(services.rendermime),
-      openFile: (path, line) => services.openFile(inProject(path, chat), line),
-      tabs: services.tabs
+      // a file of the same name in Jupyter's own folder is another one
+      openFile: isServed ? (path, line) => services.openFile(inProject(path, chat), line) : null,
+      get tabs() {
+        return chat.project?.kind === 'container' ? null : services.tabs;
+      }
     };
     chat.asked.connect(this._onAsked, this);
-    chat.filesChanged.connect(() => void services.documents.reload());
+    if (isServed) {
+      chat.filesChanged.connect(() => void services.documents.reload());
+    }
     chat.changed.connect(this._onChanged, this);
     void chat.start();
   }
@@ -124,7 +140,8 @@ export class ChatFactory extends ABCWidgetFactory<DocumentWidget<ChatPanel>> {
   protected createNewWidget(context: DocumentRegistry.Context): DocumentWidget<ChatPanel> {
     const { settings, contents, documents, offers } = this.services;
     const unsaved = () => (offers() ? documents.unsaved() : {});
-    const chat = new Chat({ settings, path: contents.localPath(context.path), unsaved });
+    const path = contents.localPath(context.path);
+    const chat = new Chat({ settings, project: LOCAL, path, unsaved });
     const content = new ChatPanel(chat, this.services);
     context.pathChanged.connect((_, path) => chat.moved(contents.localPath(path)));
     const widget = new DocumentWidget({ content, context });
@@ -134,9 +151,43 @@ export class ChatFactory extends ABCWidgetFactory<DocumentWidget<ChatPanel>> {
   }
 }
 
-const LIST_INTERVAL = 5000;
+/** A chat whose file is not one of Jupyter's: a tab of its own, named by the chat and its project. */
+export class ProjectChat extends MainAreaWidget<ChatPanel> {
+  constructor(project: string, path: string, services: Services) {
+    const chat = new Chat({ settings: services.settings, project, path });
+    super({ content: new ChatPanel(chat, services) });
+    this.toolbar.hide();
+    this.title.icon = chatIcon;
+    this.title.closable = true;
+    this._trans = services.trans;
+    this._name();
+    chat.changed.connect(this._name, this);
+  }
 
-/** The chats of the project. Asks while it can be seen. */
+  get chat(): Chat {
+    return this.content.chat;
+  }
+
+  /** The session's file has another path now. */
+  readonly moved = new Signal<this, void>(this);
+
+  private _name(): void {
+    const { chat } = this;
+    const session = chat.state?.session;
+    if (session?.path && session.path !== chat.path) {
+      chat.moved(session.path);
+      this.moved.emit();
+    }
+    const project = chat.project?.name ?? chat.projectId;
+    // the project first: a long name is cut at its end
+    this.title.label = `${project} · ${session?.title || PathExt.basename(chat.path, '.chat')}`;
+    this.title.caption = `${chat.path}\n${this._trans.__('Project: %1', project)}`;
+  }
+
+  private readonly _trans: TranslationBundle;
+}
+
+/** The chats of a project, and which project that is. Asks while it can be seen. */
 export class ChatListPanel extends ReactWidget {
   constructor(private readonly services: Services) {
     super();
@@ -145,64 +196,133 @@ export class ChatListPanel extends ReactWidget {
     this.addClass('jp-acp-side');
     this.title.icon = chatIcon;
     this.title.caption = trans.__('ACP chats');
+    const { settings } = services;
+    const { signal } = this._abort;
+    const place = (project: string) => ({ settings, project, signal });
+    this._projects = new Projects(
+      {
+        list: () => listProjects(settings, signal),
+        get: project => getProject(place(project)),
+        sessions: project => listSessions(place(project)),
+        start: project => startProject(place(project)),
+        stop: project => stopProject(place(project))
+      },
+      {
+        get: () => window.localStorage.getItem(CHOSEN),
+        set: project => window.localStorage.setItem(CHOSEN, project)
+      },
+      () => signal.aborted || this.update()
+    );
     contents.fileChanged.connect(this._onFileChanged, this);
   }
 
   override render(): JSX.Element {
     const { trans, openChat, newChat } = this.services;
+    const { projects, chosen, lost, sessions, failure, isSingle } = this._projects;
+    const project = chosen?.id ?? LOCAL;
     return (
       <ChatList
-        sessions={this._sessions}
-        failure={this._failure}
+        sessions={sessions}
+        failure={failure}
         trans={trans}
-        onOpen={openChat}
-        onNew={newChat}
-      />
+        canCreate={chosen === null ? isSingle : chosen.role !== 'viewer'}
+        onOpen={path => openChat(project, path)}
+        onNew={() => newChat(project)}
+      >
+        {!isSingle && (
+          <ProjectPicker
+            projects={projects}
+            chosen={chosen}
+            lost={lost}
+            trans={trans}
+            onChoose={id => void this._projects.choose(id)}
+            onStart={() => void this._act(() => this._projects.start())}
+            onStop={() => void this._stop()}
+            onLog={() => void this._showLog()}
+          />
+        )}
+      </ChatList>
     );
   }
 
   override dispose(): void {
     this._abort.abort();
-    clearInterval(this._timer);
+    clearTimeout(this._timer);
     super.dispose();
   }
 
   protected override onAfterShow(message: Message): void {
     super.onAfterShow(message);
-    clearInterval(this._timer);
-    this._timer = setInterval(() => void this._refresh(), LIST_INTERVAL);
-    void this._refresh();
+    void this._look();
   }
 
   protected override onAfterHide(message: Message): void {
     super.onAfterHide(message);
-    clearInterval(this._timer);
+    clearTimeout(this._timer);
   }
 
   private _onFileChanged(): void {
     if (this.isVisible) {
-      void this._refresh();
+      void this._look();
     }
   }
 
-  private async _refresh(): Promise<void> {
-    const { settings } = this.services;
-    try {
-      this._project ??= (await getRoot(settings)).projects[0]?.id ?? 'local';
-      const place = { settings, project: this._project, signal: this._abort.signal };
-      this._sessions = await listSessions(place);
-      this._failure = null;
-    } catch (error) {
-      this._failure = error instanceof Error ? error.message : String(error);
+  private _look(): Promise<void> {
+    return this._act(() => this._projects.refresh());
+  }
+
+  private async _act(action: () => Promise<void>): Promise<void> {
+    await action();
+    clearTimeout(this._timer);
+    if (this.isVisible && !this._abort.signal.aborted) {
+      this._timer = setTimeout(() => void this._look(), this._projects.interval);
     }
-    if (!this._abort.signal.aborted) {
-      this.update();
+  }
+
+  /** Stop the project; its running turns end, so that is asked for. */
+  private async _stop(): Promise<void> {
+    const { trans } = this.services;
+    await this._projects.refresh();
+    const { chosen, sessions } = this._projects;
+    const running = sessions.filter(session => session.state !== 'idle').length;
+    if (running > 0) {
+      const { button } = await showDialog({
+        title: trans.__('Stop %1', chosen?.name ?? ''),
+        body: trans._n(
+          'The agent of %1 chat is at work; its turn ends.',
+          'The agents of %1 chats are at work; their turns end.',
+          running
+        ),
+        buttons: [
+          Dialog.cancelButton({ label: trans.__('Cancel') }),
+          Dialog.warnButton({ label: trans.__('Stop') })
+        ]
+      });
+      if (!button.accept) {
+        return;
+      }
+    }
+    await this._act(() => this._projects.stop());
+  }
+
+  private async _showLog(): Promise<void> {
+    const { trans, settings } = this.services;
+    const { chosen } = this._projects;
+    if (chosen) {
+      const place = { settings, project: chosen.id, signal: this._abort.signal };
+      const text = await getProjectLog(place).catch((error: Error) => error.message);
+      await showDialog({
+        title: trans.__('Log of %1', chosen.name),
+        body: <pre className="jp-acp-project-log">{text || trans.__('Nothing was written.')}</pre>,
+        buttons: [Dialog.okButton({ label: trans.__('Close') })]
+      });
     }
   }
 
   private readonly _abort = new AbortController();
-  private _sessions: readonly Summary[] = [];
-  private _failure: string | null = null;
-  private _project: string | null = null;
-  private _timer: ReturnType<typeof setInterval> | undefined;
+  private readonly _projects: Projects;
+  private _timer: ReturnType<typeof setTimeout> | undefined;
 }
+
+/** Where the browser keeps which project was chosen. */
+const CHOSEN = 'jupyter-acp:project';

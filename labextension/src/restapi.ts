@@ -76,6 +76,30 @@ export async function getRoot(
   return wire.root(await request(settings, []));
 }
 
+export async function listProjects(
+  settings: ServerConnection.ISettings,
+  signal: AbortSignal
+): Promise<wire.ProjectInfo[]> {
+  return wire.projects(await request(settings, ['projects'], { signal }));
+}
+
+export async function getProject(place: Place): Promise<wire.ProjectInfo> {
+  return wire.project(await send(place, 'GET', []));
+}
+
+export async function startProject(place: Place): Promise<void> {
+  await send(place, 'POST', ['start'], {});
+}
+
+export async function stopProject(place: Place): Promise<void> {
+  await send(place, 'POST', ['stop'], {});
+}
+
+/** What the project's own server has written last. */
+export async function getProjectLog(place: Place): Promise<string> {
+  return wire.text(wire.object(await send(place, 'GET', ['logs'])).text);
+}
+
 export async function listAgents(place: Place): Promise<wire.AgentInfo[]> {
   return wire.agents(await send(place, 'GET', ['agents']));
 }

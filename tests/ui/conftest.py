@@ -60,7 +60,7 @@ def jp_server_cleanup() -> None:
 class Lab:
     """The server, which may be stopped and started again where it was."""
 
-    def __init__(self, home: Path, *, name: str = "config") -> None:
+    def __init__(self, home: Path, *, name: str = "config", **options: Any) -> None:
         self.home = home
         self.root = home / "project"
         self._name = name
@@ -81,6 +81,7 @@ class Lab:
                 {
                     "LabApp": {"expose_app_in_browser": True},
                     "AcpExtension": {
+                        **options,
                         "database": str(home / "coordinator.db"),
                         "runtime_dir": str(home / "run"),
                         "cancel_grace": 1.0,
@@ -109,7 +110,7 @@ class Lab:
             "JUPYTER_CONFIG_DIR": str(config),
             "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -176,9 +177,10 @@ class Lab:
 
     def close_sessions(self) -> None:
         """An agent outlives its server: it ends with its session."""
-        sessions = "api/acp/projects/local/sessions"
-        for session in self.ask("GET", sessions):
-            self.ask("DELETE", f"{sessions}/{session['id']}")
+        for project in self.ask("GET", "api/acp/projects"):
+            sessions = f"api/acp/projects/{project['id']}/sessions"
+            for session in self.ask("GET", sessions):
+                self.ask("DELETE", f"{sessions}/{session['id']}")
 
 
 class Chat:

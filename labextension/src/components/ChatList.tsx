@@ -2,11 +2,13 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 import type { Summary } from '../events';
 
-/** Every chat of the project, newest first; who waits for a person says so. */
+/** Every chat of a project, newest first; who waits for a person says so. Above it what says which project that is. */
 export function ChatList(props: {
   sessions: readonly Summary[];
   failure: string | null;
   trans: TranslationBundle;
+  canCreate: boolean;
+  children?: React.ReactNode;
   onOpen: (path: string) => void;
   onNew: () => void;
 }): JSX.Element {
@@ -17,7 +19,8 @@ export function ChatList(props: {
   };
   return (
     <div className="jp-acp-list">
-      <button className="jp-acp-button jp-acp-new-chat" onClick={onNew}>
+      {props.children}
+      <button className="jp-acp-button jp-acp-new-chat" disabled={!props.canCreate} onClick={onNew}>
         {trans.__('New chat')}
       </button>
       {failure !== null && (

@@ -1,6 +1,8 @@
 import { Dialog, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
+import type { Chat } from '../chat';
 import type { ChatState } from '../model';
+import { LOCAL } from '../projects';
 import { Composer } from './Composer';
 import { Conversation } from './Conversation';
 import { Environment, EnvironmentContext, useEnvironment } from './environment';
@@ -60,15 +62,29 @@ function Menu({ state }: { state: ChatState }) {
         <a href={chat.exportUrl()} download>
           {trans.__('Export as Markdown')}
         </a>
-        <button className="jp-acp-restart-agent" onClick={() => void chat.restartAgent()}>
-          {trans.__('Restart the agent')}
-        </button>
-        <button className="jp-acp-discard-activity" onClick={() => void discard()}>
-          {trans.__('Discard activity')}
-        </button>
+        {chat.isCollaborator && (
+          <>
+            <button className="jp-acp-restart-agent" onClick={() => void chat.restartAgent()}>
+              {trans.__('Restart the agent')}
+            </button>
+            <button className="jp-acp-discard-activity" onClick={() => void discard()}>
+              {trans.__('Discard activity')}
+            </button>
+          </>
+        )}
       </div>
     </details>
   );
+}
+
+/** Why nothing of the project can be had. */
+function goneText(trans: Environment['trans'], chat: Chat): string {
+  return chat.project === null && chat.projectId === LOCAL
+    ? trans.__('The files of this Jupyter server are no project of yours.')
+    : trans.__(
+        'The project %1 is gone, or you are not a member of it any more.',
+        chat.project?.name ?? chat.projectId
+      );
 }
 
 /** What stands in the way, and what can be done. */
@@ -77,6 +93,11 @@ function Problems({ state }: { state: ChatState }) {
   const { error, readOnly } = state.session;
   return (
     <>
+      {chat.isGone && (
+        <div className="jp-acp-banner jp-acp-project-gone" data-severity="error" role="alert">
+          {goneText(trans, chat)}
+        </div>
+      )}
       {readOnly && (
         <div className="jp-acp-banner" data-severity="warning">
           {trans.__('This chat can only be read: %1', readOnly)}
@@ -90,7 +111,7 @@ function Problems({ state }: { state: ChatState }) {
           role="alert"
         >
           <span>{error.message}</span>
-          {error.reason === 'session_lost' && (
+          {error.reason === 'session_lost' && chat.isCollaborator && (
             <button
               className="jp-acp-button jp-acp-start-over"
               onClick={() => void chat.startOver()}
@@ -98,9 +119,11 @@ function Problems({ state }: { state: ChatState }) {
               {trans.__('Start over with the conversation so far')}
             </button>
           )}
-          <button className="jp-acp-button" onClick={() => void chat.restartAgent()}>
-            {trans.__('Restart the agent')}
-          </button>
+          {chat.isCollaborator && (
+            <button className="jp-acp-button" onClick={() => void chat.restartAgent()}>
+              {trans.__('Restart the agent')}
+            </button>
+          )}
         </div>
       )}
       {chat.refusal !== null && (
@@ -139,15 +162,27 @@ function Opened({ state }: { state: ChatState }) {
   const { trans, chat } = useEnvironment();
   const { session, active } = state;
   const agent = chat.agents.find(one => one.id === session.agent)?.name ?? session.agent;
-  const disabled = session.readOnly
-    ? trans.__('This chat can only be read')
-    : state.closed
-      ? trans.__('This session was closed')
-      : null;
+  const disabled = chat.isGone
+    ? goneText(trans, chat)
+    : !chat.isCollaborator
+      ? trans.__('You can read this project')
+      : session.readOnly
+        ? trans.__('This chat can only be read')
+        : state.closed
+          ? trans.__('This session was closed')
+          : null;
   const onKeyDown = (event: React.KeyboardEvent) => {
     const isTyping = (event.target as HTMLElement).closest('input, textarea, select');
     const request = state.permissions[0];
-    if (isTyping || !request || event.ctrlKey || event.metaKey || event.altKey || event.repeat) {
+    if (
+      isTyping ||
+      !request ||
+      !chat.isCollaborator ||
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.repeat
+    ) {
       return;
     }
     // a form has to be filled in first
@@ -168,10 +203,20 @@ function Opened({ state }: { state: ChatState }) {
       tabIndex={-1}
     >
       <header className="jp-acp-head">
+        {chat.isOneOfSeveral && chat.project && (
+          <span className="jp-acp-project" data-project-id={chat.project.id}>
+            <span className="jp-acp-dim">{trans.__('Project')}</span> {chat.project.name}
+          </span>
+        )}
         <AgentPicker
           agents={chat.agents}
           agent={session.agent}
-          isFixed={state.entries.length > 0 || active !== null || state.queue.length > 0}
+          isFixed={
+            disabled !== null ||
+            state.entries.length > 0 ||
+            active !== null ||
+            state.queue.length > 0
+          }
         />
         <OptionPickers options={session.options} disabled={disabled} />
         {session.access.effective && <AccessPicker access={session.access} disabled={disabled} />}
@@ -222,7 +267,7 @@ export function ChatView({ environment }: { environment: Environment }): JSX.Ele
         <Opened state={chat.state} />
       ) : chat.failure !== null ? (
         <div className="jp-acp-failure" role="alert">
-          <p>{chat.failure}</p>
+          <p>{chat.isGone ? goneText(trans, chat) : chat.failure}</p>
           <button className="jp-acp-button" onClick={() => void chat.start()}>
             {trans.__('Try again')}
           </button>

@@ -208,7 +208,7 @@ export function Composer(props: {
         >
           {trans.__('Attach')}
         </button>
-        {isRunning && (
+        {isRunning && chat.isCollaborator && (
           <button
             className="jp-acp-button jp-acp-stop"
             data-state={isStopping ? 'stopping' : 'running'}

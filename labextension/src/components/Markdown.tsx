@@ -48,6 +48,7 @@ function harmless(html: string): string {
 /** Markdown, rendered once per text. */
 export const Markdown = React.memo(function Markdown({ text }: { text: string }) {
   const { rendermime, openFile } = useEnvironment();
+  const hasFiles = openFile !== null;
   const host = React.useRef<HTMLDivElement>(null);
   React.useLayoutEffect(() => {
     let isCurrent = true;
@@ -59,6 +60,13 @@ export const Markdown = React.memo(function Markdown({ text }: { text: string })
         for (const link of Array.from(renderer.node.querySelectorAll('a[href]'))) {
           link.setAttribute('rel', 'noopener noreferrer');
         }
+        if (!hasFiles) {
+          for (const link of Array.from(renderer.node.querySelectorAll('[data-acp-file]'))) {
+            link.removeAttribute('data-acp-file');
+            link.removeAttribute('role');
+            link.removeAttribute('tabindex');
+          }
+        }
         host.current.replaceChildren(renderer.node);
         rendermime.latexTypesetter?.typeset(renderer.node);
       }
@@ -67,12 +75,12 @@ export const Markdown = React.memo(function Markdown({ text }: { text: string })
       isCurrent = false;
       renderer.dispose();
     };
-  }, [text, rendermime]);
+  }, [text, rendermime, hasFiles]);
   const onActivate = (event: React.SyntheticEvent) => {
     const link = (event.target as HTMLElement).closest<HTMLElement>('[data-acp-file]');
     if (link?.dataset.acpFile) {
       const [, path = '', line] = /^(.*?)(?:(?::|#L)(\d+).*)?$/.exec(link.dataset.acpFile) ?? [];
-      openFile(decodeURI(path), line ? Number(line) : null);
+      openFile?.(decodeURI(path), line ? Number(line) : null);
       event.preventDefault();
     }
   };

@@ -42,7 +42,7 @@ function commandOf(input: unknown): string {
 /** What an agent asks, whole, and the answers that it offers. */
 export function PermissionCard({ request }: { request: PermissionRequest }): JSX.Element {
   const { trans, chat } = useEnvironment();
-  const isAnswering = chat.answering.has(request.id);
+  const isFixed = chat.answering.has(request.id) || !chat.isCollaborator;
   const { toolCall, elicitation, options } = request;
   const answer = (option: string) => void chat.answer(request.id, option);
   const command = commandOf(toolCall.rawInput);
@@ -58,7 +58,7 @@ export function PermissionCard({ request }: { request: PermissionRequest }): JSX
       className="jp-acp-button jp-acp-option"
       data-option-id={option.id}
       data-kind={option.kind}
-      disabled={isAnswering}
+      disabled={isFixed}
       onClick={() => answer(option.id)}
     >
       <Revealed text={option.name} />
@@ -145,7 +145,7 @@ export function PermissionCard({ request }: { request: PermissionRequest }): JSX
       {isForm && accept ? (
         <ElicitationForm
           schema={elicitation.schema}
-          disabled={isAnswering}
+          disabled={isFixed}
           accept={accept.name}
           onAccept={content => void chat.answer(request.id, accept.id, content)}
         >

@@ -35,15 +35,19 @@ function Queued({ turn }: { turn: TurnInfo }) {
       <span className="jp-acp-queued-text" title={turn.text}>
         {turn.text}
       </span>
-      <button className="jp-acp-link" onClick={() => setDraft(turn.text)}>
-        {trans.__('Edit')}
-      </button>
-      <button className="jp-acp-link" onClick={() => void chat.sendNow(turn.id)}>
-        {trans.__('Send now')}
-      </button>
-      <button className="jp-acp-link" onClick={() => void chat.withdraw(turn.id)}>
-        {trans.__('Cancel')}
-      </button>
+      {chat.isCollaborator && (
+        <>
+          <button className="jp-acp-link" onClick={() => setDraft(turn.text)}>
+            {trans.__('Edit')}
+          </button>
+          <button className="jp-acp-link" onClick={() => void chat.sendNow(turn.id)}>
+            {trans.__('Send now')}
+          </button>
+          <button className="jp-acp-link" onClick={() => void chat.withdraw(turn.id)}>
+            {trans.__('Cancel')}
+          </button>
+        </>
+      )}
     </li>
   );
 }

@@ -23,6 +23,7 @@ export function ReactionButtons(props: { id: string; reactions: Reactions }): JS
             className="jp-acp-reaction"
             data-reaction={name}
             aria-pressed={isMine}
+            disabled={!chat.isCollaborator}
             aria-label={label}
             title={people.length > 0 ? `${label}: ${people.join(', ')}` : label}
             onClick={() => void chat.react(id, name, !isMine)}

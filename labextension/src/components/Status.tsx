@@ -66,7 +66,7 @@ export function ConnectionStatus(): JSX.Element | null {
     <span className="jp-acp-connection" data-state={connection}>
       {connection === 'waiting' && (
         <>
-          {chat.refusedBy ?? trans.__('No connection')}{' '}
+          {!chat.isGone && (chat.refusedBy ?? trans.__('No connection'))}{' '}
           <button className="jp-acp-link" onClick={() => chat.retryConnection()}>
             {trans.__('Try now')}
           </button>

@@ -10,7 +10,7 @@ function useCanOpen(id: string, mayBe: boolean): boolean {
   const { tabs } = useEnvironment();
   const [can, setCan] = React.useState(false);
   React.useEffect(() => {
-    if (!mayBe) {
+    if (!mayBe || tabs === null) {
       return;
     }
     let isCurrent = true;
@@ -80,7 +80,7 @@ export const TerminalCard = React.memo(function TerminalCard(props: {
               ? trans.__('ended')
               : trans.__('exit status %1', terminal.exitCode)}
         {canOpen && (
-          <button className="jp-acp-link" onClick={() => void tabs.open(id)}>
+          <button className="jp-acp-link" onClick={() => void tabs?.open(id)}>
             {trans.__('Open in terminal')}
           </button>
         )}

@@ -9,9 +9,10 @@ export interface Environment {
   readonly chat: Chat;
   readonly trans: TranslationBundle;
   readonly rendermime: IRenderMimeRegistry;
-  /** Open a file of the project, at a line counted from 1. */
-  readonly openFile: (path: string, line: number | null) => void;
-  readonly tabs: TerminalTabs;
+  /** Open a file of the project, at a line counted from 1; null where Jupyter does not serve its files. */
+  readonly openFile: ((path: string, line: number | null) => void) | null;
+  /** Null where its commands do not run in terminals of Jupyter. */
+  readonly tabs: TerminalTabs | null;
 }
 
 export const EnvironmentContext = React.createContext<Environment | null>(null);
