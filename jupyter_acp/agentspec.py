@@ -13,7 +13,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -191,10 +191,15 @@ class Catalogue:
 
     @property
     def default(self) -> str:
-        """The agent of a new chat: the configured one, else the first that is installed."""
+        """The agent of a new chat: the configured one, else the first that is installed on this machine."""
         if self._default is not None:
             return self._default
         return next((spec.id for spec in self.available()), "demo")
+
+    @property
+    def configured(self) -> str | None:
+        """The configured agent of a new chat."""
+        return self._default
 
     def get(self, id: str) -> AgentSpec:
         """The agent of that id. NotFound."""
@@ -207,10 +212,10 @@ class Catalogue:
         """The agents whose program is installed."""
         return [spec for spec in self.specs.values() if spec.program is not None]
 
-    async def describe(self) -> list[JsonObject]:
-        """What people choose from, the default one first."""
-        default = self.default
-        versions = await asyncio.gather(*(self.version(spec) for spec in self.specs.values()))
+    async def describe(self, specs: Sequence[AgentSpec] | None = None, default: str | None = None) -> list[JsonObject]:
+        """What people choose from, the default one first: all agents, or those given; as they are on this machine."""
+        specs, default = list(self.specs.values()) if specs is None else specs, default or self.default
+        versions = await asyncio.gather(*(self.version(spec) for spec in specs))
         described = [
             {
                 "id": spec.id,
@@ -223,7 +228,7 @@ class Catalogue:
                 "command": spec.argv(),
                 "default": spec.id == default,
             }
-            for spec, version in zip(self.specs.values(), versions, strict=True)
+            for spec, version in zip(specs, versions, strict=True)
         ]
         return sorted(described, key=lambda agent: not agent["default"])
 

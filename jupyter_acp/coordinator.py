@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -155,8 +155,11 @@ class Coordinator:
     @property
     def default_agent(self) -> str:
         """The agent of a new chat."""
-        default, allowed = self.catalogue.default, self.project.agents
-        return default if allowed is None or default in allowed else next(iter(allowed), default)
+        allowed, configured = self.project.agents, self.catalogue.configured
+        if allowed is not None:
+            return configured if configured and configured in allowed else next(iter(allowed), "demo")
+        # what is installed on this machine says nothing of a container
+        return self.catalogue.default if self.project.container is None else configured or "demo"
 
     def agent(self, id: str) -> AgentSpec:
         """An agent as it is used in this project. NotFound."""
@@ -166,6 +169,19 @@ class Coordinator:
         if id not in allowed:
             raise NotFound(f"agent {id!r} is not one of this project", "agent_not_found")
         return replace(spec, placement=allowed[id] or spec.placement)
+
+    async def agents(self) -> list[JsonObject]:
+        """What people of this project choose from, the default one first."""
+        allowed = self.catalogue.specs if self.project.agents is None else self.project.agents
+        specs = [self.agent(id) for id in allowed if id in self.catalogue.specs]
+        described = await self.catalogue.describe(specs, self.default_agent)
+        inside = {spec.id: spec for spec in specs if spec.placement == "project"}
+        if self.project.container is None or not inside:
+            return described
+        there = await self.site.programs([spec.argv("python3")[0] for spec in inside.values()])
+        return [
+            {**agent, **_inside(inside[agent["id"]], there)} if agent["id"] in inside else agent for agent in described
+        ]
 
     async def start_project(self) -> None:
         """Make the project ready for agents and commands; returns at once, `state` tells what comes of it."""
@@ -698,6 +714,17 @@ class Coordinator:
 
     async def _is_lost(self) -> bool:
         return self._ownership is None or await self._ownership.is_lost()
+
+
+def _inside(spec: AgentSpec, there: Collection[str] | None) -> JsonObject:
+    """What people are told of an agent in a container that has these programs; None where it does not run."""
+    command = spec.argv("python3")
+    told: JsonObject = {"command": command, "version": None, "available": True, "hint": None}
+    if there is None:
+        return {**told, "hint": "Whether it is installed is known once the project runs"}
+    if command[0] in there:
+        return told
+    return {**told, "available": False, "hint": f"Not installed in the project's image: {spec.install or command[0]}"}
 
 
 def _at_rest(row: SessionRow) -> JsonObject:

@@ -86,7 +86,7 @@ class AgentsHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        self.finish_json(await (await self.coordinator(project_id)).catalogue.describe())
+        self.finish_json(await (await self.coordinator(project_id)).agents())
 
 
 def _projects(handler: AcpHandler) -> list[JsonObject]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -112,6 +112,9 @@ class Site(Protocol):
 
     async def log(self) -> str:
         """The end of what the project's server has written."""
+
+    async def programs(self, names: Sequence[str]) -> set[str] | None:
+        """Which of these programs there are for agents inside; None where it does not run."""
 
     async def changed(self, project: Project) -> None:
         """The project is declared otherwise now; what runs goes on as it was begun."""

@@ -116,6 +116,23 @@ class ContainerSite:
         """See `Site.log`."""
         return await self.containers.logs()
 
+    async def programs(self, names: Sequence[str]) -> set[str] | None:
+        """See `Site.programs`."""
+        use = await self.containers.find(WHOLE) if self.containers.is_running() else None
+        if use is None:
+            return None
+        try:
+            look = ["sh", "-c", 'for name; do command -v -- "$name" >/dev/null && echo "$name"; done', "sh", *names]
+            command = await use.container.executor.spawn(look, run="pipe")
+            await command.wait()
+            found = set(command.output()[0].split("\n"))
+            await command.close()
+        except ExecutorError:
+            return None
+        finally:
+            use.release()
+        return found.intersection(names)
+
     async def changed(self, project: Project) -> None:
         """See `Site.changed`."""
         self.project = project

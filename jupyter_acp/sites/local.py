@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..access import FULL_ACCESS, WORKSPACE_WRITE, kinds
-from ..agentspec import AgentSpec, environment, keys, own_folders
+from ..agentspec import AgentSpec, environment, keys, own_folders, search_path
 from ..events import JsonObject
 from ..exceptions import ExecutorError
 from ..kernel_exec.base import Executor
@@ -91,6 +92,11 @@ class LocalSite:
     async def log(self) -> str:
         """See `Site.log`. It is the server's own."""
         return ""
+
+    async def programs(self, names: Sequence[str]) -> set[str]:
+        """See `Site.programs`."""
+        path = search_path(self._machine.environment)
+        return {name for name in names if shutil.which(name, path=path)}
 
     async def changed(self, project: Project) -> None:
         """See `Site.changed`."""
