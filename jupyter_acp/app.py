@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -115,6 +116,10 @@ class AcpExtension(ExtensionApp):
         if sys.platform == "win32":
             raise OSError("jupyter_acp needs Linux or macOS; on Windows run Jupyter inside WSL")
         assert self.serverapp is not None
+        # into the server's log, with its times; a line for each step of each turn only where somebody looks for a fault
+        package = logging.getLogger(__package__)
+        package.handlers = list(self.serverapp.log.handlers)
+        package.setLevel(logging.DEBUG if self.serverapp.log.level <= logging.DEBUG else logging.WARNING)
         root = Path(self.serverapp.root_dir)
         self.side: ProjectSide | None = None
         if self.serve_project:
