@@ -161,6 +161,7 @@ async def test_a_project_that_is_taken_away_while_it_is_made_ready_leaves_nothin
         await before.ready()
     await (await hub.serving(one)).close(session.row.id)
     await hub.stop()
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("acp-")] == []
 
 
 async def test_one_that_fails_to_end_keeps_no_other_from_it(
