@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REOPEN_SECONDS = 2.0
+#: that the end of a server waits for a start that is under way
+_STOP_SECONDS = 10.0
 _TAKEN = "another Jupyter server, started later, has taken over the agents of this folder; use that one, or stop it"
 #: after the start, when people wait for their first page; then as often as that
 FIRST_ROUND_SECONDS = 60.0
@@ -242,6 +244,8 @@ class Coordinator:
         """
         if self._letting_go is not None:
             await asyncio.shield(self._letting_go)
+        if self._stopping:
+            raise Unavailable("the project is let go of just now", "stopping")
         if self._starting is None:
             self._starting = asyncio.ensure_future(self._start())
         await asyncio.shield(self._starting)
@@ -355,8 +359,10 @@ class Coordinator:
     async def stop(self) -> None:
         """Let every session go; running turns go on in their runners, unless the settings say that they end."""
         self._stopping = True
-        if self._letting_go is not None:
-            await asyncio.gather(self._letting_go, return_exceptions=True)
+        under_way = self._letting_go or self._starting
+        if under_way is not None and not under_way.done():
+            # what it opens is closed below
+            await asyncio.wait([under_way], timeout=_STOP_SECONDS)
         await self._end_tasks()
         if self._settings.end_turns_on_stop:
             await asyncio.gather(*(session.leave() for session in self._sessions.values()), return_exceptions=True)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .kernel_exec.podman import Podman
 from .projects.base import Project
 from .projects.declarations import Wrong, declared, read
 from .projects.podman import default_file
+from .providers import Providers
 
 _SOCKET_PATH = 100  # bytes: a unix socket's name is 107 at most, 103 on macOS
 Check = tuple[bool, str]
@@ -61,10 +63,13 @@ async def _checks(only: str | None, file: Path | None) -> AsyncIterator[Check]:
         directories=[Path(folder) / "acp_agents.d" for folder in jupyter_config_path()],
         configured=dict(config.AcpExtension.get("agents") or {}),
     )
-    for problem in catalogue.problems:
+    providers = Providers.load(dict(config.AcpExtension.get("model_providers") or {}))
+    for problem in [*catalogue.problems, *providers.problems]:
         yield False, problem
     for project in projects:
-        async for check in _project(project, runtime, catalogue):
+        async for check in _project(project, runtime):
+            yield check
+        for check in _keys(project, catalogue, providers):
             yield check
     for image in sorted({p.container.image for p in projects if p.container is not None}) if is_there else ():
         async for check in _image(podman, image):
@@ -84,7 +89,7 @@ async def _podman(podman: Podman) -> AsyncIterator[Check]:
         yield False, "limits of memory, processors and processes: rootless podman has them with cgroups v2 only"
 
 
-async def _project(project: Project, runtime: Path, catalogue: Catalogue) -> AsyncIterator[Check]:
+async def _project(project: Project, runtime: Path) -> AsyncIterator[Check]:
     owner = (await asyncio.to_thread(project.root.stat)).st_uid
     if owner == 0:
         yield False, f"{project.id}: an owner for {project.root} who is not root: chown it to whom its agents run as"
@@ -99,14 +104,26 @@ async def _project(project: Project, runtime: Path, catalogue: Catalogue) -> Asy
             False,
             f"{project.id}: a shorter AcpExtension.runtime_dir: {length} bytes for a socket, {_SOCKET_PATH} can be",
         )
-    for spec in catalogue.specs.values():
-        if spec.key_files and (project.agents is None or spec.id in project.agents):
-            try:
-                keys(spec, project.root)
-            except AgentError as exc:
-                yield False, f"{project.id}: a key of {spec.name}: {exc}"
-            else:
-                yield True, f"{project.id}: the keys of {spec.name} can be read"
+
+
+def _keys(project: Project, catalogue: Catalogue, providers: Providers) -> Iterator[Check]:
+    """Keys that its agents are given, and those that are added on the way to model providers."""
+    wanted: list[tuple[str, Callable[[], object]]] = [
+        (spec.name, partial(keys, spec, project.root))
+        for spec in catalogue.specs.values()
+        if spec.key_files and (project.agents is None or spec.id in project.agents)
+    ]
+    if project.container is not None and project.container.network == "providers":
+        wanted += [(f"the provider {one.id}", partial(one.credential, project.root)) for one in providers.values()]
+        if not providers:
+            yield False, f"{project.id}: a model provider (AcpExtension.model_providers), or another network for it"
+    for name, read_keys in wanted:
+        try:
+            read_keys()
+        except AgentError as exc:
+            yield False, f"{project.id}: the key of {name}: {exc}"
+        else:
+            yield True, f"{project.id}: the key of {name} can be read"
 
 
 async def _image(podman: Podman, image: str) -> AsyncIterator[Check]:

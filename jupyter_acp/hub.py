@@ -81,18 +81,23 @@ class ProjectHub:
 
     def coordinator(self, project: Project) -> Coordinator:
         """The coordinator of a project, to be asked what it is and how it is; see `serving` for its sessions."""
-        if project.id not in self._coordinators:
-            self._coordinators[project.id] = self._make(project)
-        return self._coordinators[project.id]
+        found = self._coordinators.get(project.id)
+        if found is not None and found.project.root != project.root:
+            # declared anew since the last look: who may see that folder may not see what was in the other
+            self._let_go(project.id)
+            found = None
+        if found is None:
+            found = self._coordinators[project.id] = self._make(project)
+        return found
 
     async def serving(self, project: Project) -> Coordinator:
         """The coordinator of a project once it serves its sessions; raises as `Coordinator.ready` does."""
         if self._stopping:
             raise Unavailable("the server is ending", "stopping")
+        coordinator = self.coordinator(project)
         if leaving := self._leaving.get(project.id):
             # its database has one writer
             await asyncio.shield(leaving)
-        coordinator = self.coordinator(project)
         await coordinator.ready()
         return coordinator
 

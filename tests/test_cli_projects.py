@@ -130,8 +130,13 @@ class Machine:
         (folder := self._folder / id).mkdir()
         if os.geteuid() == 0:
             os.chown(folder, owner, owner)
-        self.projects[id] = {"image": image, "folder": str(folder), "members": {}}
+        self.projects[id] = {"image": image, "folder": str(folder), "network": "none"}
         return folder
+
+    def configure(self, line: str) -> None:
+        """A line of the server's configuration."""
+        (file := self._folder / "config" / "jupyter_server_config.py").parent.mkdir(exist_ok=True)
+        file.write_text(line)
 
     def examine(self, *words: str) -> tuple[int, list[str], list[str]]:
         """Exit status, what is there, what is missing."""
@@ -199,6 +204,20 @@ def test_limits_that_rootless_podman_does_not_keep_are_told(machine: Machine) ->
     assert any("cgroups v2" in line for line in machine.examine()[2])
 
 
+def test_keys_that_cannot_be_used_are_told_without_quoting_them(machine: Machine, tmp_path: Path) -> None:
+    machine.add("one", "good")
+    del machine.projects["one"]["network"]
+    assert any("a model provider (AcpExtension.model_providers)" in line for line in machine.examine()[2])
+    (key := tmp_path / "key").write_text("secret")
+    machine.configure(f"c.AcpExtension.model_providers = {{'openai': {{'key_file': '{key}'}}}}")
+    key.chmod(0o644)
+    _, _, [missing] = machine.examine()
+    assert "the key of the provider openai" in missing and "chmod 0400" in missing and "secret" not in missing
+    key.chmod(0o400)
+    status, there, missing = machine.examine()
+    assert (status, missing) == (0, []) and "one: the key of the provider openai can be read" in there
+
+
 def test_a_path_that_is_too_long_for_a_socket_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "/run/" + "long" * 20)
     machine.add("one", "good")
@@ -216,8 +235,7 @@ def test_a_machine_without_podman_or_file_is_told(
 
 
 def test_the_file_that_the_server_is_configured_with_is_the_one_examined(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "jupyter_server_config.py").write_text(f"c.PodmanProjects.file = '{tmp_path}/mine.json'")
+    machine.configure(f"c.PodmanProjects.file = '{tmp_path}/mine.json'")
     (tmp_path / "mine.json").write_text("{}")
     machine.add("one", "good")
     assert any("mine.json declares no project" in line for line in machine.examine()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from people import Folders
 
 from jupyter_acp.agentspec import Catalogue
 from jupyter_acp.coordinator import Coordinator, Settings
+from jupyter_acp.exceptions import NotFound, Unavailable
 from jupyter_acp.hub import ProjectHub
 from jupyter_acp.projects.base import Project
 from jupyter_acp.session import Limits
@@ -124,6 +126,42 @@ async def test_a_project_that_comes_back_at_once_has_its_sessions_and_one_writer
     assert [summary["id"] for summary in after.summaries()] == [session.row.id]
     await after.close(session.row.id)
     await hub.stop()
+
+
+async def test_a_folder_that_was_declared_this_moment_is_not_served_from_the_one_before(
+    directory: Folders, make: Callable[[Project], Coordinator]
+) -> None:
+    hub = ProjectHub(directory, make)
+    await hub.start()
+    session, _ = await (await hub.serving(directory.projects()[0])).open("a.chat")
+    directory.change("one", root=directory.add("other"), place=str(directory.root / "other"))
+    directory.remove("other")
+    now = await hub.serving(directory.projects()[0])  # no look in between
+    assert now.project.root == directory.root / "other" and now.summaries() == []
+    with pytest.raises(NotFound):
+        await now.get(session.row.id)
+    await hub.stop()
+
+
+async def test_a_project_that_is_taken_away_while_it_is_made_ready_leaves_nothing_open(
+    directory: Folders, make: Callable[[Project], Coordinator]
+) -> None:
+    hub = ProjectHub(directory, make, has_work=lambda project: False)
+    await hub.start()
+    one = directory.projects()[0]
+    before = hub.coordinator(one)
+    begun = asyncio.create_task(hub.serving(one))
+    await asyncio.sleep(0)  # it opens its database
+    directory.remove("one")
+    await hub.refresh()
+    await asyncio.gather(begun, return_exceptions=True)
+    directory.found.append(one)
+    session, _ = await (await hub.serving(one)).open("a.chat")
+    with pytest.raises(Unavailable):
+        await before.ready()
+    await (await hub.serving(one)).close(session.row.id)
+    await hub.stop()
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("acp-")] == []
 
 
 async def test_one_that_fails_to_end_keeps_no_other_from_it(
