@@ -18,7 +18,6 @@ LARGEST_BODY: Final = 64 << 20  # bytes of a request
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _REPLACED = re.compile(r"authorization|cookie2?|x-api-key|x-goog-api-key|api-key|proxy-.*|host|accept-encoding")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)+")
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NEVER_ESCAPED = re.compile(r"[/\\%\x00-\x20\x7f]")
 _KEY_IN_QUERY = re.compile(r"(?:key|api[-_]?key|access_token)(?:=.*)?", re.I | re.S)
 
@@ -91,9 +90,8 @@ def _check_path(path: str) -> None:
     plain = [unquote(part, "latin-1") for part in parts]
     if (
         not _PATH.fullmatch(path)
-        or _BAD_ESCAPE.search(path)
         or "" in parts[:-1]
-        # what is left of `%252e` after one reader is `%2e` to the next
+        # what is left of `%252e` after one reader is `%2e` to the next; of what is no escape the `%` is
         or any(map(_NEVER_ESCAPED.search, plain))
         # some readers take away what follows a `;`
         or any(part.partition(";")[0] in (".", "..") for part in plain)

@@ -357,7 +357,10 @@ async def test_what_comes_after_a_request_is_no_second_one(tmp_path: Path) -> No
         assert [seen.body for seen in w.upstream.seen] == [b"{}"]
 
 
-async def test_a_body_that_is_too_large_is_refused_before_and_while_it_comes(tmp_path: Path) -> None:
+async def test_a_body_that_is_too_large_is_refused_before_and_while_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jupyter_acp.egress.LINGER", 1000)  # nobody has to wait for it
     async with world(tmp_path) as w:
         head = f"{_POST}\r\nContent-Length: {LARGEST_BODY + 1}\r\n\r\n".encode()
         assert await w.refused(head) == (413, "request_too_large")
