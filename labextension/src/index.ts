@@ -71,6 +71,10 @@ function activate(
     read();
   });
 
+  const createChat = async (path: string) => {
+    const file = await documents.newUntitled({ path, type: 'file', ext: '.chat' });
+    return documents.openOrReveal(file.path, FACTORY);
+  };
   const services: Services = {
     settings: serviceManager.serverSettings,
     contents: serviceManager.contents,
@@ -82,7 +86,7 @@ function activate(
     openChat: (project, path) => void commands.execute(CommandIDs.open, { project, path }),
     newChat: project =>
       project === LOCAL
-        ? void commands.execute(CommandIDs.create)
+        ? void createChat(browser?.model.path ?? '')
         : void commands.execute(CommandIDs.open, { project, path: newChatName(new Date()) }),
     activate: id => shell.activateById(id),
     notifies: () => notifies,
@@ -172,9 +176,10 @@ function activate(
     caption: trans.__('Talk to a coding agent'),
     icon: args => (args.isPalette ? undefined : chatIcon),
     execute: async args => {
-      const path = typeof args.cwd === 'string' ? args.cwd : (browser?.model.path ?? '');
-      const file = await documents.newUntitled({ path, type: 'file', ext: '.chat' });
-      return documents.openOrReveal(file.path, FACTORY);
+      const project = await list.projectOfNewChats();
+      return project === LOCAL
+        ? createChat(typeof args.cwd === 'string' ? args.cwd : (browser?.model.path ?? ''))
+        : openOther(project, newChatName(new Date()));
     }
   });
   commands.addCommand(CommandIDs.open, {

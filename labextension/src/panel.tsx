@@ -245,6 +245,13 @@ export class ChatListPanel extends ReactWidget {
     );
   }
 
+  /** Where a chat is made that is not asked for in a certain project: Jupyter's own folder, if that is one. */
+  async projectOfNewChats(): Promise<string> {
+    await this._projects.refresh();
+    const { projects, chosen } = this._projects;
+    return projects.some(project => project.id === LOCAL) ? LOCAL : (chosen?.id ?? LOCAL);
+  }
+
   override dispose(): void {
     this._abort.abort();
     clearTimeout(this._timer);

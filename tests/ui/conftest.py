@@ -14,8 +14,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def jp_server_cleanup() -> None:
 class Lab:
     """The server, which may be stopped and started again where it was."""
 
-    def __init__(self, home: Path, *, name: str = "config", **options: Any) -> None:
+    def __init__(self, home: Path, *, name: str = "config", traits: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.home = home
         self.root = home / "project"
         self._name = name
@@ -80,8 +81,9 @@ class Lab:
             json.dumps(
                 {
                     "LabApp": {"expose_app_in_browser": True},
+                    **traits,
                     "AcpExtension": {
-                        **options,
+                        **traits.get("AcpExtension", {}),
                         "database": str(home / "coordinator.db"),
                         "runtime_dir": str(home / "run"),
                         "cancel_grace": 1.0,

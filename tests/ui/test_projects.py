@@ -28,7 +28,8 @@ class Projects(Lab):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projects]:
-    many = Projects(tmp_path_factory.mktemp("projects"), projects_class="ui.projects.FolderProjects")
+    traits = {"AcpExtension": {"projects_class": "ui.projects.FolderProjects"}}
+    many = Projects(tmp_path_factory.mktemp("projects"), traits=traits)
     for name in ("alpha", "beta"):
         (many.home / name).mkdir()
         (many.home / name / "same.txt").write_text(f"of {name}\n")
