@@ -334,7 +334,6 @@ def test_what_a_command_is_given_shows_nowhere_else(server: KernelServerProcess)
 
 
 def test_through_a_kernel_gateway(tmp_path: Path) -> None:
-    pytest.importorskip("kernel_gateway", reason="jupyter_kernel_gateway is not installed")
     gateway = KernelServerProcess(tmp_path / "s", gateway=True)
     gateway.start()
 

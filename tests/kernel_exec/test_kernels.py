@@ -338,7 +338,6 @@ def test_what_cannot_be_started_says_why_and_never_the_token(
 def test_the_same_through(kind: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {}
     if kind == "gateway":
-        pytest.importorskip("kernel_gateway", reason="jupyter_kernel_gateway is not installed")
         options = {"gateway": True}
     elif kind == "older protocol":
         options = {"ZMQChannelsWebsocketConnection": {"kernel_ws_protocol": ""}}

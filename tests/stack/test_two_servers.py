@@ -135,3 +135,25 @@ async def the_owner(*servers: ServerProcess) -> ServerProcess:
                 return servers[answers.index(200)]
             # nothing tells from outside that a server has noticed
             await asyncio.sleep(0.1)
+
+
+async def test_what_was_changed_while_another_server_had_the_folder_is_of_no_turn_of_the_older(
+    servers: tuple[ServerProcess, ServerProcess],
+) -> None:
+    older, newer = servers
+    chat = await older.drive.open()
+    await chat.run("/file first.txt one", turn="first")
+    await chat.hang_up()
+    await newer.start()
+    taken = await newer.drive.open()
+    await taken.run("/file second.txt two", turn="second")
+    await taken.hang_up()
+    await newer.stop()
+    # the older server has never seen that file
+    back = await older.drive.open()
+    await back.run("/file second.txt three", turn="third")
+    [file] = (await back.call("GET", "turns", "third", "diff"))["files"]
+    assert (file["path"], file["change"]) == ("second.txt", "modified")
+    assert "-two" in file["diff"] and "+three" in file["diff"]
+    [file] = (await back.call("GET", "turns", "second", "diff"))["files"]
+    assert (file["path"], file["change"]) == ("second.txt", "added")
