@@ -429,9 +429,9 @@ class Containers:
 
     async def _names(self) -> list[str]:
         """The keys of all containers of this project that there are."""
-        prefix = self._container_name("")
-        names = await self._podman.named(LABEL, self._instance)
-        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        # not by their names alone: those of a project `a-b` begin like those of `a`
+        names = await self._podman.named(f"{LABEL}={self._instance}", f"{LABEL}.of={self._project.id}")
+        return [name.removeprefix(self._container_name("")) for name in names]
 
     async def _digest(self) -> str:
         """What a container is made of, in short: one that differs is of another image or declaration."""

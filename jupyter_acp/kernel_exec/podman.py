@@ -89,10 +89,10 @@ class Podman:
             raise ExecutorError(f"there is no image {name} here; containers/build.sh builds one")
         return (await self.call("image", "inspect", "--format", "{{.Id}}", name)).strip()
 
-    async def named(self, label: str, value: str | None = None) -> list[str]:
-        """The names of all containers with a label, and if given with this value, running or not."""
-        wanted = label if value is None else f"{label}={value}"
-        return (await self.call("ps", "--all", "--filter", f"label={wanted}", "--format", "{{.Names}}")).split()
+    async def named(self, *labels: str) -> list[str]:
+        """The names of all containers with each of these labels (`name`, or `name=value`), running or not."""
+        filters = [word for label in labels for word in ("--filter", f"label={label}")]
+        return (await self.call("ps", "--all", *filters, "--format", "{{.Names}}")).split()
 
     async def run(self, *options: str, image: str, command: tuple[str, ...]) -> str:
         """Start a container in the background; its id."""

@@ -14,12 +14,12 @@ from .conftest import ProjectsFile
 from .containers import Podman
 from .host import AGENTS, Host, output, run, write
 
-PEOPLE = {"alpha": "ann", "beta": "bob"}
+PEOPLE = {"alpha": "ann", "alpha-b": "bob"}
 
 
 @pytest.fixture
 def host(folder: Path, projects: ProjectsFile, jp_asyncio_loop: Any) -> Iterator[Host]:
-    """alpha is ann's, beta is bob's; both have files of the same names."""
+    """alpha is ann's, alpha-b is bob's; both have files of the same names."""
     for project, person in PEOPLE.items():
         root = projects.add(project, members={person: "owner"}, network="none")
         write(root, "name.txt", project)
@@ -56,7 +56,19 @@ async def test_each_command_and_file_is_of_the_project_that_asked_for_it(host: H
         for agent in AGENTS:
             made = root / f"by-{agent}"
             assert (made.read_text().strip(), made.stat().st_uid) == (project, 1000)
-    assert sorted(container["Name"].rpartition("-")[0].rpartition("-")[2] for container in podman.containers()) == [
-        "alpha",
-        "beta",
-    ]
+    assert projects_of(podman) == ["alpha", "alpha-b"]
+    await host.person("ann", "alpha").ok("POST", "projects", "alpha", "stop", body={})
+    assert projects_of(podman) == ["alpha-b"]
+    await both_see(host, alpha="stopped", b="running")
+
+
+def projects_of(podman: Podman) -> list[str]:
+    """The projects that have a container."""
+    return sorted(container["Config"]["Labels"]["jupyter-acp.of"] for container in podman.containers())
+
+
+async def both_see(host: Host, *, alpha: str, b: str) -> None:
+    """Each person is told how their own project is, and of no other."""
+    for name, id, state in (("ann", "alpha", alpha), ("bob", "alpha-b", b)):
+        [seen] = await host.person(name, id).ok("GET", "projects")
+        assert (seen["id"], seen["state"]) == (id, state)
