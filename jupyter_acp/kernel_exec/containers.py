@@ -443,9 +443,9 @@ class Containers:
     def _limits(self) -> list[str]:
         spec = self._project.container
         assert spec is not None
-        network = "podman" if spec.network == "full" else "none"
-        words = ["--network", network, "--memory", spec.memory, "--cpus", str(spec.cpus)]
-        words += ["--pids-limit", str(spec.pids)]
+        words = ["--memory", spec.memory, "--cpus", str(spec.cpus), "--pids-limit", str(spec.pids)]
+        if spec.network != "full":  # that is podman's own
+            words += ["--network", "none"]
         for inside, outside in sorted(spec.mounts.items()):
             words += ["--volume", f"{outside}:{inside}:ro"]
         return words
