@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -24,6 +23,7 @@ __all__ = ["home", "model_api"]  # fixtures
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(180)]
 
+Start: TypeAlias = Callable[..., Awaitable[Host]]
 KEY = "sk-planted-0123456789"
 #: where the containers have the agents' programs; Node asks for the name of the last folder
 PLACE = "/opt/agents/node_modules"
@@ -53,7 +53,7 @@ print(read > 20, found)
 @pytest.fixture
 def host(
     folder: Path, projects: ProjectsFile, home: Path, model_api: ModelApi, jp_asyncio_loop: Any
-) -> Iterator[Callable[..., Host]]:
+) -> Iterator[Start]:
     """Start a server with agents, for the project alpha of ann, where each has a placement. Its containers reach
     providers only, and its data is where Codex likes to be."""
     key_file = folder / "key"
@@ -64,7 +64,7 @@ def host(
     (folder / "s").mkdir()
     hosts: list[Host] = []
 
-    def start(**agents: Any) -> Host:
+    async def start(**agents: Any) -> Host:
         url = f"http://127.0.0.1:{model_api.port}"
         hosts.append(
             host := Host(
@@ -78,7 +78,7 @@ def host(
                 },
             )
         )
-        jp_asyncio_loop.run_until_complete(host.start())
+        await host.start()
         return host
 
     yield start
@@ -87,24 +87,26 @@ def host(
 
 
 @pytest.fixture
-def codex_inside(host: Callable[..., Host]) -> Host:
-    return host(codex={"command": CODEX_INSIDE, "env": {"CODEX_CONFIG": '{"model": "gpt-5.5"}'}, "pass_env": []})
+def codex_inside(host: Start, jp_asyncio_loop: Any) -> Host:
+    entry = {"command": CODEX_INSIDE, "env": {"CODEX_CONFIG": '{"model": "gpt-5.5"}'}, "pass_env": []}
+    started: Host = jp_asyncio_loop.run_until_complete(host(codex=entry))
+    return started
 
 
 @pytest.fixture
-def codex_beside(host: Callable[..., Host], home: Path, model_api: ModelApi) -> Host:
+def codex_beside(host: Start, home: Path, model_api: ModelApi, jp_asyncio_loop: Any) -> Host:
     """Its key and its settings are beside the coordinator, and so is all that it remembers."""
     (account := home / "account").mkdir()
     (account / "config.toml").write_text(CONFIG.format(model="gpt-5.5", port=model_api.port))
-    return host(
-        codex={
-            "command": [str(MODULES / ".bin" / "codex-acp")],
-            "env": {"CODEX_HOME": str(account), "STAND_IN_KEY": KEY},
-            "pass_env": [],
-            "placement": "host-remote",
-            "exec_server": [EXEC_SERVER, "exec-server", "--listen", "stdio"],
-        }
-    )
+    entry = {
+        "command": [str(MODULES / ".bin" / "codex-acp")],
+        "env": {"CODEX_HOME": str(account), "STAND_IN_KEY": KEY},
+        "pass_env": [],
+        "placement": "host-remote",
+        "exec_server": [EXEC_SERVER, "exec-server", "--listen", "stdio"],
+    }
+    started: Host = jp_asyncio_loop.run_until_complete(host(codex=entry))
+    return started
 
 
 async def test_codex_in_a_container_without_network_and_key_runs_a_command_and_changes_a_file(
@@ -222,33 +224,29 @@ async def test_codex_beside_the_coordinator_writes_no_more_than_its_access_allow
 
 
 async def test_fast_agent_beside_the_coordinator_has_commands_and_files_in_the_container_only(
-    host: Callable[..., Host], home: Path, model_api: ModelApi
+    host: Start, home: Path, model_api: ModelApi
 ) -> None:
     (account := home / "account").mkdir()
     elsewhere = "anthropic:\n  base_url: http://127.0.0.1:1\n"
     (account / "fastagent.config.yaml").write_text(elsewhere.replace(":1\n", f":{model_api.port}\n"))
-    ann = host(
-        **{
-            "fast-agent": {
-                "command": [str(FAST_AGENT / "bin" / "fast-agent"), "acp", "--shell"],
-                "env": {
-                    "FAST_AGENT_HOME": str(account),
-                    "FAST_AGENT_MODEL": "claude-sonnet-4-5",
-                    "ANTHROPIC_API_KEY": KEY,
-                },
-                "pass_env": [],
-            }
-        }
-    ).person("ann", "alpha")
+    entry = {
+        "command": [str(FAST_AGENT / "bin" / "fast-agent"), "acp", "--shell"],
+        "env": {
+            "FAST_AGENT_HOME": str(account),
+            "FAST_AGENT_MODEL": "claude-sonnet-4-5",
+            "ANTHROPIC_API_KEY": KEY,
+        },
+        "pass_env": [],
+    }
+    ann = (await host(**{"fast-agent": entry})).person("ann", "alpha")
     # a project's own settings are not read
     (ann.root / "work" / ".fast-agent").mkdir(parents=True)
     for place in (".", "work", "work/.fast-agent"):
         write(ann.root / place, "fastagent.config.yaml", elsewhere)
     os.chown(ann.root / "work", 1000, 1000)
     chat = await ann.open(agent="fast-agent", cwd="work")
-    turn = await chat.submit(
-        "Please:\n/run hostname; pwd; id -u; cat ../name.txt; ls /sys/class/net\n/write notes.txt by fast-agent\n/say over"
-    )
+    look = "hostname; pwd; id -u; cat ../name.txt; ls /sys/class/net"
+    turn = await chat.submit(f"Please:\n/run {look}\n/write notes.txt by fast-agent\n/say over")
     for _ in range(2):
         await answer(chat, "allow_once")
     await chat.until_kind("turn_ended", id=turn)
@@ -256,16 +254,17 @@ async def test_fast_agent_beside_the_coordinator_has_commands_and_files_in_the_c
     assert output(chat, turn).split() == ["alpha", "/project/work", "1000", "alpha", "lo"]
     made = ann.root / "work" / "notes.txt"
     assert (made.read_text(), made.stat().st_uid) == ("by fast-agent", 1000)
-    assert chat.of("file_changed", turn) == [{"path": "/project/work/notes.txt", "route": "delegated"}]
+    changed = {(data["path"], data.get("change"), data["route"]) for data in chat.of("file_changed", turn)}
+    assert changed == {("work/notes.txt", change, "delegated") for change in (None, "added")}
     calls = {(call["route"], call["placement"]) for call in chat.of("tool_call") if call["status"] == "completed"}
     assert calls == {("delegated", "host-delegated")}
     assert not Path("/project").exists()
 
 
 async def test_claude_in_a_container_without_network_and_key_runs_a_command(
-    host: Callable[..., Host], model_api: ModelApi, podman: Podman
+    host: Start, model_api: ModelApi, podman: Podman
 ) -> None:
-    ann = host(claude={"command": CLAUDE_INSIDE, "pass_env": []}).person("ann", "alpha")
+    ann = (await host(claude={"command": CLAUDE_INSIDE, "pass_env": []})).person("ann", "alpha")
     chat = await ann.open(agent="claude")
     turn = await chat.submit("Please:\n/run hostname; pwd; cat name.txt; ls /sys/class/net\n/say Hello from Claude")
     await answer(chat, "allow_once")
