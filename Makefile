@@ -60,13 +60,14 @@ format: $(VENV)/.test
 	$(PY) -m ruff format .
 	$(JLPM) run lint
 
-# real agents (codex-acp, claude, fast-agent) against a local stand-in for their model's service: no key, no account
-test-agents: setup $(REAL_AGENTS) $(FAST_AGENT)/.installed
+# real agents (codex-acp, claude, fast-agent), in containers too, against a local stand-in for their model's service: no
+# key, no account
+test-agents: setup image $(REAL_AGENTS) $(FAST_AGENT)/.installed
 	$(PY) -m pytest -m agents $(ARGS)
 
 # projects in real containers; part of make test too. Without a podman that works each is skipped, and says why
 test-podman: setup image
-	$(PY) -m pytest -m podman $(ARGS)
+	$(PY) -m pytest -m "podman and not agents" $(ARGS)
 
 # kill -9 of server, agent and runner at random moments: FAULT_SEEDS of them, from FAULT_FIRST on; MODEL_EXAMPLES
 # random stories of turns, those of MODEL_SEED

@@ -265,6 +265,10 @@ class RunnerLink:
         except TimeoutError as exc:
             raise AgentError("the runner could not end the agent") from exc
 
+    def lose(self, why: str) -> None:
+        """Take the agent for lost, as if its runner were gone: whoever uses it is told `why` by RunnerLost."""
+        self._protocol.lose(why)
+
     async def close(self) -> None:
         """Detach; the agent keeps running. After `stop`, or an exit of which all is acknowledged, the runner goes too.
 
@@ -366,6 +370,11 @@ class _Protocol(asyncio.Protocol):
                 future.set_exception(self.error)
                 future.exception()  # whoever awaited it may have been cancelled; then nobody is to be told
         self._wake()
+
+    def lose(self, why: str) -> None:
+        """End the connection."""
+        self._fail(RunnerLost(why))
+        self.close()
 
     def check(self) -> None:
         """Raise what ended the connection."""

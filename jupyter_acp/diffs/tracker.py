@@ -125,9 +125,11 @@ class ChangeTracker:
     def call(self, name: str, data: JsonObject) -> None:
         """A tool call of a turn, as the log has it."""
         if turn := self._turns.get(name):
-            turn.call(data, [path for path in map(self.relative, _named(data)) if path is not None])
+            # what an agent names no whole path of is in the folder that it works in
+            named = [self.relative(os.path.join(turn.scope, path)) for path in _named(data)]
+            turn.call(data, [path for path in named if path is not None])
             for path, before, after in _reported(data):
-                name = self.relative(path) or path
+                name = self.relative(os.path.join(turn.scope, path)) or path
                 is_small = len(before or "") + len(after) <= self._max_size
                 if is_small and (name in turn.reported or len(turn.reported) < REPORTED):
                     turn.reports(name, before, after)

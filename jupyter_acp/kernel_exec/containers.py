@@ -83,13 +83,21 @@ class WayOut(Protocol):
 
 
 class Container:
-    """One that runs. `executor` is for its files and commands."""
+    """One that runs. `executor` is for its files and commands.
+
+    Attributes
+    ----------
+    gone
+        Whether it was found to have ended by itself; those of `on_gone` are called when that is found.
+    """
 
     def __init__(self, id: str, name: str, key: str, folder: Path) -> None:
         self.id = id
         self.name = name
         self.key = key
         self.folder = folder
+        self.gone = False
+        self.on_gone: set[Callable[[], None]] = set()
         self._pid = 0
         self.executor = ServerExecutor(
             "http://localhost/",
@@ -409,6 +417,9 @@ class Containers:
             log.warning("project=%s container %s is gone", self._project.id, container.key)
             if slot.container is container:
                 slot.container = slot.life = None
+            container.gone = True
+            for tell in list(container.on_gone):
+                tell()
             await container.close()
         finally:
             hang_up(line)

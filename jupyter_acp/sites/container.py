@@ -287,6 +287,7 @@ class BesideLauncher:
         self._row = row
         self._runners = LocalRunners(site.machine.runtime_dir)
         self._use: Use | None = None
+        self._link: RunnerLink | None = None
 
     async def prepare(self) -> Launch:
         """See `Launcher.prepare`."""
@@ -338,7 +339,17 @@ class BesideLauncher:
             except ExecutorError as exc:
                 await link.close()
                 raise AgentError(str(exc)) from exc
+        if self._use is not None and self._spec.placement == "host-remote":
+            self._link = link
+            self._use.container.on_gone.add(self._lose)
+            if self._use.container.gone:
+                self._lose()
         return link
+
+    def _lose(self) -> None:
+        """The container is gone, and to its remote end the agent never gets another one: a new agent does."""
+        if self._link is not None:
+            self._link.lose("the project's container is gone")
 
     async def left(self, prefix: str) -> list[str]:
         """See `Launcher.left`."""
@@ -359,8 +370,9 @@ class BesideLauncher:
         self._take(None)
 
     def _take(self, use: Use | None) -> None:
-        before, self._use = self._use, use
+        before, self._use, self._link = self._use, use, None
         if before is not None:
+            before.container.on_gone.discard(self._lose)
             before.release()
 
 

@@ -39,12 +39,13 @@ DIRECTIVES = (*TOOLS, "/think", "/say", "/recall", "/hang")
 class ModelApi:
     """The services on a port of their own.
 
-    `requests` are the bodies that came; `hanging` is set once an answer has fallen silent, `hung_up` once a client
+    `requests` are the bodies that came, `keys` what each had for a key; `hanging` is set once an answer has fallen silent, `hung_up` once a client
     went away before its answer ended.
     """
 
     def __init__(self, dialects: Mapping[str, Dialect]) -> None:
         self.requests: list[Item] = []
+        self.keys: list[str] = []
         self.hanging = asyncio.Event()
         self.hung_up = asyncio.Event()
         routes = [(path, _Answer, {"api": self, "dialect": dialect}) for path, dialect in dialects.items()]
@@ -67,6 +68,7 @@ class _Answer(RequestHandler):
     async def post(self) -> None:
         request = json.loads(self.request.body)
         self.api.requests.append(request)
+        self.api.keys += [self.request.headers.get("Authorization") or self.request.headers.get("x-api-key", "")]
         self.set_header("Content-Type", "text/event-stream")
         for event in self.dialect(request):
             if event is SILENCE:

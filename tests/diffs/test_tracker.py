@@ -527,6 +527,17 @@ async def test_edits_that_cannot_be_seen_are_told_as_the_agent_reports_them(proj
         await project.tracker.revert("s/t1", ["x.log"])
 
 
+async def test_an_edit_that_an_agent_reports_without_a_whole_path_is_in_the_folder_that_it_works_in(
+    project: Project,
+) -> None:
+    await project.begin("s/t1", "sub")
+    shown = [{"type": "diff", "path": "c.txt", "oldText": "c\n", "newText": "new\n"}]
+    project.tracker.call("s/t1", {"toolCallId": "1", "kind": "edit", "status": "completed", "content": shown})
+    project.write("sub/c.txt", "new\n")
+    told = await project.tracker.end("s/t1")
+    assert [(file.path, file.change, file.reported) for file in told] == [("sub/c.txt", "modified", False)]
+
+
 async def test_a_turn_is_shown_as_the_golden_file_says(tmp_path: Path) -> None:
     project = Project(tmp_path, max_size=1000)
 
