@@ -59,6 +59,11 @@ class AgentHost:
         """An agent is there and was initialised."""
         return self.agent is not None
 
+    @property
+    def stale(self) -> bool:
+        """The agent that is connected can do nothing any more: what it works in has gone."""
+        return self.agent is not None and self._launcher.stale
+
     async def ready(self, agent_session_id: str | None, opened: Opened) -> Agent:
         """The initialised agent with its session open; started first where none is there.
 

@@ -580,7 +580,7 @@ class Session:
         wanted = {**self._defaults(), **self.row.config}
         if agent is None or session_id is None or self.host.link is None or self.row.preface:
             return None
-        if self.host.access != self.row.access:
+        if self.host.access != self.row.access or self.host.stale:
             return None
         if any(id not in effective or effective[id] != value for id, value in wanted.items()):
             return None
@@ -589,6 +589,8 @@ class Session:
     async def _prepare(self, turn: TurnRow) -> Prepared:
         """The agent, started where it must be, with the options that were asked for."""
         await self._change_access()
+        if self.host.stale:
+            await self._retire("what its commands ran in is gone")
         agent = await self.host.ready(self.row.agent_session_id, self._opened)
         await self._apply(agent, {**self._defaults(), **self.row.config})
         session_id = self.row.agent_session_id

@@ -51,7 +51,16 @@ class Launch:
 
 
 class Launcher(Protocol):
-    """Starts the agents of one session, one at a time, and finds again one that goes on."""
+    """Starts the agents of one session, one at a time, and finds again one that goes on.
+
+    Attributes
+    ----------
+    stale
+        Whether what the connected agent works in has gone without it: only a new one can go on.
+    """
+
+    @property
+    def stale(self) -> bool: ...
 
     async def prepare(self) -> Launch:
         """How the next agent is started, as things are now; the place is made ready. AgentError, ExecutorError."""

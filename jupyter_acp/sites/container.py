@@ -172,7 +172,9 @@ class ContainerSite:
 
 
 class InsideLauncher:
-    """Agents in the container. See `Launcher`."""
+    """Agents in the container, and gone with it. See `Launcher`."""
+
+    stale = False
 
     def __init__(self, site: ContainerSite, spec: AgentSpec, row: Callable[[], SessionRow]) -> None:
         self._site = site
@@ -270,6 +272,14 @@ class BesideLauncher:
         self._row = row
         self._runners = LocalRunners(site.machine.runtime_dir)
         self._use: Use | None = None
+        self._missed = False
+
+    @property
+    def stale(self) -> bool:
+        """See `Launcher`. Who delegates is given another container with the next call."""
+        if self._spec.placement != "host-remote":
+            return False
+        return self._missed or (self._use is not None and not self._site.containers.has(self._use.container))
 
     async def prepare(self) -> Launch:
         """See `Launcher.prepare`."""
@@ -315,12 +325,13 @@ class BesideLauncher:
         """See `Launcher.attach`."""
         link = await self._runners.attach(runner, after=after)
         if self._use is None and after is not None:
-            # an earlier coordinator's agent: what it asks for next has the container made anew where that is gone
+            # an earlier coordinator's agent: it goes on, also where its container does not
             try:
-                self._take(await self._site.use(self._site.key(self._row())))
+                self._take(await self._site.containers.find(self._site.key(self._row()).name))
             except ExecutorError as exc:
                 await link.close()
                 raise AgentError(str(exc)) from exc
+            self._missed = self._use is None
         return link
 
     async def left(self, prefix: str) -> list[str]:
@@ -343,6 +354,7 @@ class BesideLauncher:
 
     def _take(self, use: Use | None) -> None:
         before, self._use = self._use, use
+        self._missed = False
         if before is not None:
             before.release()
 

@@ -139,6 +139,8 @@ class LocalRunners:
 class LocalLauncher:
     """Starts what `prepare` says, which may block. See `Launcher`."""
 
+    stale = False
+
     def __init__(self, runners: LocalRunners, prepare: Callable[[], Launch]) -> None:
         self._runners = runners
         self._prepare = prepare
