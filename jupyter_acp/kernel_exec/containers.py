@@ -114,6 +114,7 @@ class Container:
             raise ExecutorError(
                 f"what listens in place of {self.name} is not in that container; nothing was sent to it"
             )
+
     async def close(self) -> None:
         """Let go of it; it goes on."""
         await self.executor.stop()

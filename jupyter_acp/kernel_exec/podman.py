@@ -95,8 +95,7 @@ class Podman:
         return (await self.call("ps", "--all", "--filter", f"label={wanted}", "--format", "{{.Names}}")).split()
 
     async def create(self, *options: str, image: str, command: tuple[str, ...]) -> tuple[str, int]:
-        """Make a container with all its mounts, in which nothing of it runs before `start`: its id, and the process that
-        waits in there for that."""
+        """Make a container with its mounts; nothing of it runs before `start`. Its id, and a process that waits in there."""
         id = (await self.call("create", "--pull=never", *options, image, *command)).strip()
         await self.call("init", id)
         return id, int(await self.call("container", "inspect", "--format", "{{.State.Pid}}", id))
