@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,9 @@ class AcpExtension(ExtensionApp):
     agent_idle_timeout: Any = Float(
         4 * 3600.0,
         help="Seconds without a request until a session's agent is ended, if it can resume or load; 0: never.",
+    ).tag(config=True)
+    container_grace: Any = Float(
+        30.0, help="Seconds that the container of a session with restricted access is kept after its last use."
     ).tag(config=True)
     runner_idle_timeout: Any = Float(
         86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
@@ -197,6 +201,7 @@ class AcpExtension(ExtensionApp):
             self.projects_class(root, self._own_folders, parent=self),
             make,
             has_work=lambda project: project.id == "local" or database(project).exists(),
+            remove_left=self._remove_left if (data.parent / "projects").is_dir() else None,
         )
         self.access = ProjectAccess(self.hub)
         self.settings["acp_account"] = _account(server.identity_provider)
@@ -224,13 +229,20 @@ class AcpExtension(ExtensionApp):
         containers = Containers(
             project,
             podman=Podman(),
-            # two coordinators of one account leave each other's containers alone
-            instance=hashlib.sha256(os.fsencode(self._data.resolve())).hexdigest()[:8],
+            instance=self._coordinator_id,
             folder=sockets / "c",
             home=kept / "home",
             way_out=egress,
+            grace=self.container_grace,
         )
         return ContainerSite(project, machine, containers, folder=kept, egress=egress)
+
+    async def _remove_left(self, is_gone: Callable[[str], bool]) -> None:
+        """Containers of an earlier server, of projects that are gone."""
+        from .kernel_exec.containers import remove_left
+        from .kernel_exec.podman import Podman
+
+        await remove_left(Podman(), self._coordinator_id, is_gone)
 
     def initialize_handlers(self) -> None:
         """Register the URL table."""
@@ -256,6 +268,11 @@ class AcpExtension(ExtensionApp):
     @property
     def _data(self) -> Path:
         return Path(self.database) if self.database else Path(jupyter_data_dir()) / "acp" / "coordinator.db"
+
+    @property
+    def _coordinator_id(self) -> str:
+        """By this two coordinators of one account leave each other's containers alone."""
+        return hashlib.sha256(os.fsencode(self._data.resolve())).hexdigest()[:8]
 
     @property
     def _runtime(self) -> Path:

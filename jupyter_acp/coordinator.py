@@ -278,7 +278,7 @@ class Coordinator:
             self._rows[row.id] = row
         if self.store.set_aside is not None:
             await self._rebuild(self.store.set_aside)
-        runners = await self.site.left()
+        runners = [name.rpartition("/")[2] for name in await self.site.left()]
         for row in list(self._rows.values()):
             left = any(name.startswith(row.id[:12]) for name in runners)
             if left or row.runner is not None or await self.store.turns(row.id, unfinished=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .coordinator import Coordinator
 from .exceptions import AcpError, Unavailable
@@ -30,6 +30,8 @@ class ProjectHub:
         Gives the coordinator of a project; it must not do anything yet.
     has_work
         Whether a project is to be served from the start on, because of what an earlier server left there.
+    remove_left
+        Removes what an earlier server left running of projects that are gone, which its argument says.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class ProjectHub:
         directory: ProjectDirectory,
         make: Callable[[Project], Coordinator],
         has_work: Callable[[Project], bool] = lambda project: True,
+        remove_left: Callable[[Callable[[str], bool]], Awaitable[None]] | None = None,
     ) -> None:
         self.directory = directory
         self._make = make
         self._has_work = has_work
+        self._remove_left = remove_left
         self._coordinators: dict[str, Coordinator] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         #: called after each look at the directory; they raise nothing
@@ -63,6 +67,11 @@ class ProjectHub:
         """Go on with what an earlier server left, project by project."""
         await self.ready()
         await asyncio.gather(*(self._resume(p) for p in self.directory.projects() if self._has_work(p)))
+        if self._remove_left is not None:
+            try:
+                await self._remove_left(self.directory.gone)
+            except AcpError as exc:
+                log.warning("what an earlier server left of projects that are gone was not removed: %s", exc)
 
     async def stop(self) -> None:
         """Let every project go, all at once: one that fails to does not keep the others."""
@@ -121,7 +130,7 @@ class ProjectHub:
         before = coordinator.project
         if project is None or project.root != before.root:
             log.info("project=%s %s", before.id, "is gone" if project is None else "has another folder")
-            self._let_go(before.id)
+            self._let_go(before.id, end=before.container is not None and self.directory.gone(before.id))
         elif project != before:
             log.info("project=%s its declaration has changed", project.id)
             await coordinator.changed(project)
@@ -140,14 +149,19 @@ class ProjectHub:
             # the first request tries again
             log.warning("project=%s was not made ready: %s", project.id, exc)
 
-    def _let_go(self, project_id: str) -> None:
+    def _let_go(self, project_id: str, *, end: bool = False) -> None:
+        """With `end` its turns end before, and what it runs in."""
         coordinator, before = self._coordinators.pop(project_id), self._leaving.get(project_id)
 
         async def leave() -> None:
             if before is not None:
                 await before
             try:
-                await coordinator.stop()
+                try:
+                    if end:
+                        await coordinator.stop_project()
+                finally:
+                    await coordinator.stop()
             except Exception:  # it must not keep the project from coming back, or the server from ending
                 log.exception("project=%s was not let go in order", project_id)
             finally:

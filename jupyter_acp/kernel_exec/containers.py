@@ -45,6 +45,7 @@ EGRESS_FOLDER = "/run/acp-egress"
 EGRESS_PORT = 4141
 _CONFIG = "/etc/acp"
 _DIGEST = f"{LABEL}.digest"
+_PROJECT = f"{LABEL}.of"
 WHOLE = "project"
 """The key of the container in which everything of the project can be written."""
 
@@ -98,7 +99,6 @@ class Container:
         self.folder = folder
         self.gone = False
         self.on_gone: set[Callable[[], None]] = set()
-        self._pid = 0
         self.executor = ServerExecutor(
             "http://localhost/",
             folder / "etc" / "token",
@@ -122,25 +122,6 @@ class Container:
             raise ExecutorError(
                 f"what listens in place of {self.name} is not in that container; nothing was sent to it"
             )
-        self._pid = pid
-
-    async def mounted(self, inside: str) -> tuple[int, int]:
-        """Device and inode of a folder in there, no link followed, as this machine sees it."""
-
-        def look() -> tuple[int, int]:
-            opened = [os.open(f"/proc/{self._pid}/root", _FOLDER)]
-            try:
-                for name in inside.strip("/").split("/"):
-                    opened.append(os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=opened[-1]))
-                found = os.fstat(opened[-1])
-            except OSError as exc:
-                raise ExecutorError(f"{inside} is not in its container: {exc.strerror}") from exc
-            finally:
-                for descriptor in opened:
-                    os.close(descriptor)
-            return found.st_dev, found.st_ino
-
-        return await asyncio.to_thread(look)
 
     async def close(self) -> None:
         """Let go of it; it goes on."""
@@ -213,6 +194,11 @@ class Containers:
     def changed(self, project: Project) -> None:
         """The next container is made as this says."""
         self._project = project
+
+    def has(self, container: Container) -> bool:
+        """Whether this container, and not one that was made in its place, is known to run."""
+        slot = self._slots.get(container.key)
+        return slot is not None and slot.container is not None and slot.container.id == container.id
 
     def is_running(self, key: str = WHOLE) -> bool:
         """Whether a container is known to run."""
@@ -364,16 +350,20 @@ class Containers:
         await self._open_way_out()
         expected = await asyncio.to_thread(self._prepare, folder, key)
         options = await self._options(key)
-        id = await self._podman.run(*options, image=spec.image, command=("jupyter-server",))
-        container = Container(id, name, key.name, folder)
+        container: Container | None = None
         try:
-            await container.executor.link.wait(_START)
+            id, pid = await self._podman.create(*options, image=spec.image, command=("jupyter-server",))
+            container = Container(id, name, key.name, folder)
+            # folders are mounted by path, which the project's users can change meanwhile: seen before anything runs
             for inside, identity in expected.items():
-                if await container.mounted(inside) != identity:
+                if await asyncio.to_thread(_mounted, pid, inside) != identity:
                     raise ExecutorError(f"{inside} was replaced while its container was made")
+            await self._podman.start(id)
+            await container.executor.link.wait(_START)
             await self._hold(slot, container)
         except BaseException as exc:
-            await container.close()
+            if container is not None:
+                await container.close()
             words = ""
             with suppress(ExecutorError):
                 words = (await self._podman.logs(name, 20)).strip()[-1000:]
@@ -441,7 +431,7 @@ class Containers:
     async def _names(self) -> list[str]:
         """The keys of all containers of this project that there are."""
         # not by their names alone: those of a project `a-b` begin like those of `a`
-        names = await self._podman.named(f"{LABEL}={self._instance}", f"{LABEL}.of={self._project.id}")
+        names = await self._podman.named(f"{LABEL}={self._instance}", f"{_PROJECT}={self._project.id}")
         return [name.removeprefix(self._container_name("")) for name in names]
 
     async def _digest(self) -> str:
@@ -467,7 +457,7 @@ class Containers:
         words = ["--name", self._container_name(key.name), "--init", "--user", user]
         for label, value in (
             (LABEL, self._instance),
-            (f"{LABEL}.of", self._project.id),
+            (_PROJECT, self._project.id),
             (f"{LABEL}.key", key.name),
             (_DIGEST, await self._digest()),
         ):
@@ -492,9 +482,12 @@ class Containers:
             ("JUPYTER_CONFIG_DIR", _CONFIG),
             ("JUPYTER_RUNTIME_DIR", f"{RUN}/jupyter"),
             ("JUPYTER_DATA_DIR", f"{HOME}/.local/share/jupyter"),
+            # modules in its users' home are not the server's
+            ("PYTHONNOUSERSITE", "1"),
         ):
             words += ["--env", f"{name}={value}"]
-        return [*words, "--workdir", PLACE]
+        # Jupyter reads a configuration in the folder that it is started in
+        return [*words, "--workdir", _CONFIG]
 
     @property
     def _has_way_out(self) -> bool:
@@ -556,6 +549,30 @@ class Containers:
 
 class _NotThere(Exception):
     """A container that was looked for does not run."""
+
+
+async def remove_left(podman: Podman, instance: str, is_gone: Callable[[str], bool]) -> None:
+    """Remove what earlier coordinators of this instance left running of projects that are gone. ExecutorError."""
+    for name in await podman.named(f"{LABEL}={instance}"):
+        found = await podman.inspect(name)
+        if found is not None and is_gone(found.labels.get(_PROJECT, "")):
+            log.info("container %s is removed: its project is gone", name)
+            await podman.remove(found.id)
+
+
+def _mounted(pid: int, inside: str) -> tuple[int, int]:
+    """Device and inode of a folder in the container of a process, no link followed. Blocking."""
+    opened = [os.open(f"/proc/{pid}/root", _FOLDER)]
+    try:
+        for name in inside.strip("/").split("/"):
+            opened.append(os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=opened[-1]))
+        found = os.fstat(opened[-1])
+    except OSError as exc:
+        raise ExecutorError(f"{inside} is not in its container: {exc.strerror}") from exc
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _identity(root: Root, path: str | None) -> tuple[int, int]:

@@ -94,9 +94,15 @@ class Podman:
         filters = [word for label in labels for word in ("--filter", f"label={label}")]
         return (await self.call("ps", "--all", *filters, "--format", "{{.Names}}")).split()
 
-    async def run(self, *options: str, image: str, command: tuple[str, ...]) -> str:
-        """Start a container in the background; its id."""
-        return (await self.call("run", "--detach", "--pull=never", *options, image, *command)).strip()
+    async def create(self, *options: str, image: str, command: tuple[str, ...]) -> tuple[str, int]:
+        """Make a container with its mounts; nothing runs before `start`. Its id, and a process that waits in there."""
+        id = (await self.call("create", "--pull=never", *options, image, *command)).strip()
+        await self.call("init", id)
+        return id, int(await self.call("container", "inspect", "--format", "{{.State.Pid}}", id))
+
+    async def start(self, id: str) -> None:
+        """Have the command of a container that was created run."""
+        await self.call("start", id)
 
     async def remove(self, name: str) -> None:
         """End a container at once, and remove it with all that is of it. Idempotent."""

@@ -122,6 +122,13 @@ class ProjectDirectory(LoggingConfigurable):
         """What a person may do in a project; None: not a member, and must not learn that it exists. Must not block."""
         raise NotImplementedError
 
+    def gone(self, project_id: str) -> bool:
+        """Whether it is certain that a project is no more, so that its turns are ended and its containers removed.
+
+        As of the last `refresh`. What cannot be read now, or is declared badly, is not gone. Must not block.
+        """
+        return all(project.id != project_id for project in self.projects())
+
     async def refresh(self) -> None:
         """Look again at where they come from, where they can change. Called twice a second, never twice at once; no
         error of its source may leave it."""

@@ -61,6 +61,13 @@ class PodmanProjects(ProjectDirectory):
         one = self._declared.get(project.id)
         return one.members.get(username) if one is not None else None
 
+    def gone(self, project_id: str) -> bool:
+        """As of the last look at file and labels, both of which were understood."""
+        if self._unusable or (self.labels is not None and not self.labels.are_known):
+            return False
+        labelled = self.labels.entries if self.labels is not None else {}
+        return project_id not in self._entries and project_id not in labelled
+
     async def refresh(self) -> None:
         """Look at the file, and now and then at podman's containers, which nobody waits for."""
         if self.labels is not None:
@@ -108,8 +115,14 @@ class Labels:
         self.entries: Mapping[str, object] = {}
         self.problems: list[str] = []
         self._known: frozenset[str] = frozenset()
+        self._asked = False
         self._next = 0.0
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def are_known(self) -> bool:
+        """podman has been asked, and each label was understood."""
+        return self._asked and not self.problems
 
     def look(self) -> None:
         """Have podman asked where that is due."""
@@ -127,6 +140,7 @@ class Labels:
         """Ask podman now. `problems` says what is wrong; `entries` stay where it cannot be asked."""
         try:
             ids = (await self._podman.call("ps", "-aq", "--no-trunc", "--filter", f"label={LABEL}")).split()
+            self._asked = self._asked or not ids
             if frozenset(ids) == self._known:
                 return  # a container's labels never change
             containers = json.loads(await self._podman.call("container", "inspect", *ids)) if ids else []
@@ -155,7 +169,7 @@ class Labels:
             mounts = {mount["Destination"]: mount["Source"] for mount in container["Mounts"]}
             defaults = {"image": container["ImageName"], "folder": mounts.get(PLACE)}
             entries[id] = {**defaults, **entry}
-        self.entries, self.problems, self._known = entries, problems, frozenset(ids)
+        self.entries, self.problems, self._known, self._asked = entries, problems, frozenset(ids), True
 
 
 def default_file() -> Path:

@@ -189,7 +189,7 @@ class ContainerSite:
 
 
 class InsideLauncher:
-    """Agents in the container. See `Launcher`."""
+    """Agents in the container, and gone with it. See `Launcher`."""
 
     def __init__(self, site: ContainerSite, spec: AgentSpec, row: Callable[[], SessionRow]) -> None:
         self._site = site
@@ -333,16 +333,17 @@ class BesideLauncher:
         """See `Launcher.attach`."""
         link = await self._runners.attach(runner, after=after)
         if self._use is None and after is not None:
-            # an earlier coordinator's agent: what it asks for next has the container made anew where that is gone
+            # an earlier coordinator's agent: it goes on, also where its container does not
             try:
-                self._take(await self._site.use(self._site.key(self._row())))
+                self._take(await self._site.containers.find(self._site.key(self._row()).name))
             except ExecutorError as exc:
                 await link.close()
                 raise AgentError(str(exc)) from exc
-        if self._use is not None and self._spec.placement == "host-remote":
+        if self._spec.placement == "host-remote":
             self._link = link
-            self._use.container.on_gone.add(self._lose)
-            if self._use.container.gone:
+            if self._use is not None:
+                self._use.container.on_gone.add(self._lose)
+            if self._use is None or self._use.container.gone:
                 self._lose()
         return link
 

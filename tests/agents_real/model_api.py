@@ -39,8 +39,8 @@ DIRECTIVES = (*TOOLS, "/think", "/say", "/recall", "/hang")
 class ModelApi:
     """The services on a port of their own.
 
-    `requests` are the bodies that came, `keys` what each had for a key; `hanging` is set once an answer has fallen silent, `hung_up` once a client
-    went away before its answer ended.
+    `requests` are the bodies that came, `keys` what each had for a key; `hanging` is set once an answer has fallen
+    silent, `hung_up` once a client went away before its answer ended.
     """
 
     def __init__(self, dialects: Mapping[str, Dialect]) -> None:

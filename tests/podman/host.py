@@ -44,6 +44,11 @@ class Host(ServerProcess):
         self.projects = projects
         self._drives: list[Drive] = []
 
+    def container(self, project: str, key: str = "project") -> str:
+        """The name of a container of a project, which its owner can find too: that of the key."""
+        [name] = [name for name in self._names() if name.endswith(f"-{project}-{key}")]
+        return name
+
     def person(self, name: str, project: str) -> Drive:
         """What a person does in a project."""
         headers = {"Authorization": f"token token-of-{name}"}
