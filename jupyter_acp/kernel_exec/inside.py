@@ -14,16 +14,23 @@ import _signal  # type: ignore[import-not-found]  # what `signal` is made of, wh
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as `typing` has it, which takes its time
+    from typing import NoReturn
+
 STATUS = "JUPYTER_ACP_STATUS"
 _CANNOT_RUN = 126
 
 
-def main(argv: list[str]) -> None:
-    """Never returns."""
+def main(argv: list[str]) -> NoReturn:
+    """Check, start, report."""
     if argv[0] == "check":
         _, identity, folder, *argv = argv
         # a folder on the way could be replaced by a link while bubblewrap is at work; once it is mounted, nobody can
-        now = os.stat(folder)
+        try:
+            now = os.stat(folder)
+        except OSError as exc:
+            _fail(f"the workspace is gone: {exc.strerror}")
         if f"{now.st_dev}:{now.st_ino}" != identity:
             _fail("the workspace was replaced while the sandbox was made")
     else:
@@ -51,7 +58,7 @@ def main(argv: list[str]) -> None:
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _become(argv: list[str]) -> None:
+def _become(argv: list[str]) -> NoReturn:
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
     try:
@@ -60,7 +67,7 @@ def _become(argv: list[str]) -> None:
         _fail(f"{argv[0]}: {exc.strerror}")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     os.write(2, f"{message}\n".encode(errors="surrogateescape"))
     os._exit(_CANNOT_RUN)
 

@@ -91,18 +91,24 @@ def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> Non
                     ended, status = os.wait()
                     if ended == pid:
                         with contextlib.suppress(BrokenPipeError):  # let go of
-                            out.write(json.dumps({"status": _code(inside, status)}) + "\n")
+                            out.write(json.dumps({"status": _code(status, inside if spec["reports"] else None)}) + "\n")
     finally:
         os._exit(0)
 
 
-def _code(inside: int, status: int) -> int:
-    """What a sandbox said of the command's end, else what is known from outside: it may be that of bubblewrap."""
+def _code(status: int, inside: int | None) -> int:
+    """Exit status or negated signal; of a sandbox what `inside` has told, for bubblewrap makes 128+n of a signal."""
+    code = os.waitstatus_to_exitcode(status)
+    if inside is None:
+        return code
     try:
-        code = int(os.read(inside, 1 << 16).split()[-1])
-    except (BlockingIOError, IndexError, ValueError):  # no sandbox, or one that was killed before it could tell
-        return os.waitstatus_to_exitcode(status)
-    return code if -signal.NSIG < code < 256 else os.waitstatus_to_exitcode(status)
+        told = int(os.read(inside, 1 << 16).split()[-1])
+    except (BlockingIOError, IndexError, ValueError):
+        told = 1 << 16
+    if -signal.NSIG < told < 256:
+        return told
+    # it did not come to tell: it did not begin, or was killed
+    return 128 - code if code > 128 else code
 
 
 def _start(spec: dict[str, object], folder: int, output: int, told: int) -> tuple[int, str]:

@@ -142,7 +142,7 @@ def _programs(program: str, home: Path, env: Mapping[str, str], covered: Sequenc
     for folder in (*env.get("PATH", os.defpath).split(os.pathsep), os.path.dirname(program)):
         if os.path.isabs(folder):
             found += _installation(Path(folder), home)
-    for name in (program, sys.executable):
+    for name in (program, sys.executable, os.path.join(sys.base_prefix, "bin", "python")):
         found += _installation(Path(os.path.realpath(name)).parent, home)
     hidden = (path for path in found if any(path.is_relative_to(folder) for folder in covered))
     return _outermost(path for path in hidden if path.is_dir())

@@ -10,6 +10,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { UUID } from '@lumino/coreutils';
 import { OpenDocument, OpenDocuments } from './documents';
 import {
   ChatFactory,
@@ -20,6 +21,7 @@ import {
   Services
 } from './panel';
 import { LOCAL, newChatName } from './projects';
+import { ChatTabs } from './tabs';
 import { TerminalTabs } from './terminals';
 import {
   chatIcon,
@@ -143,11 +145,15 @@ function activate(
   });
   // a chat of another project is no document of Jupyter's
   const others = new WidgetTracker<ProjectChat>({ namespace: 'jupyter-acp-projects' });
-  const openOther = (project: string, path: string): ProjectChat => {
+  const chatTabs = new ChatTabs(window.localStorage);
+  const openOther = (project: string, path: string, tab: string = UUID.uuid4()): ProjectChat => {
     const isIt = ({ chat }: ProjectChat) => chat.projectId === project && chat.path === path;
-    const widget = others.find(isIt) ?? new ProjectChat(project, path, services);
+    const widget = others.find(isIt) ?? new ProjectChat(project, path, tab, services);
     if (!widget.isAttached) {
-      widget.moved.connect(() => void others.save(widget));
+      const keep = () => chatTabs.set(tab, { project, path: widget.chat.path });
+      keep();
+      widget.moved.connect(keep);
+      widget.disposed.connect(() => chatTabs.set(tab, null));
       shell.add(widget, 'main');
       void others.add(widget);
     }
@@ -166,8 +172,8 @@ function activate(
     });
     void restorer.restore(others, {
       command: CommandIDs.open,
-      args: ({ chat }) => ({ project: chat.projectId, path: chat.path }),
-      name: ({ chat }) => `${chat.projectId}:${chat.path}`
+      args: ({ tab }) => ({ tab }),
+      name: ({ tab }) => tab
     });
   }
 
@@ -186,6 +192,10 @@ function activate(
     label: trans.__('Open the ACP chat of a path'),
     isVisible: () => false,
     execute: args => {
+      if (typeof args.tab === 'string') {
+        const kept = chatTabs.get(args.tab);
+        return kept ? openOther(kept.project, kept.path, args.tab) : undefined;
+      }
       const [project, path] = [String(args.project ?? LOCAL), String(args.path)];
       return project === LOCAL ? documents.openOrReveal(path, FACTORY) : openOther(project, path);
     }

@@ -151,9 +151,14 @@ export class ChatFactory extends ABCWidgetFactory<DocumentWidget<ChatPanel>> {
   }
 }
 
-/** A chat whose file is not one of Jupyter's: a tab of its own, named by the chat and its project. */
+/** A chat whose file is not one of Jupyter's: a tab of its own, named by its project and the chat. `tab`: see tabs.ts. */
 export class ProjectChat extends MainAreaWidget<ChatPanel> {
-  constructor(project: string, path: string, services: Services) {
+  constructor(
+    project: string,
+    path: string,
+    readonly tab: string,
+    services: Services
+  ) {
     const chat = new Chat({ settings: services.settings, project, path });
     super({ content: new ChatPanel(chat, services) });
     this.toolbar.hide();

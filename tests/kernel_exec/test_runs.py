@@ -106,6 +106,9 @@ def test_in_a_sandbox_too_exit_and_signal_are_exact(place: Place, how: Run, writ
     async def test(here: Executor) -> None:
         for script, ending in endings.items():
             assert await (await here.spawn(script, run=how)).wait() == ending, script
+        killed = await here.spawn("sleep 60", run=how)
+        await killed.kill(grace=0)
+        assert killed.exit == Exit(code=None, signal="SIGKILL")
 
     place.run(test, sandbox=lambda: Sandbox(project=place.root, workspace=place.root / "work" if writes else None))
 

@@ -130,6 +130,10 @@ def test_two_projects_have_a_chat_each_and_neither_reaches_the_other(desk: Desk,
     desk.chats.click()
     expect(page.locator(".lm-TabBar-tab", has_text="Alpha ·")).to_have_count(1)
     shot("reloaded")
+    # whoever uses the server may read its workspaces: of a project nothing is in there
+    kept = [path.read_text() for path in (lab.home / "workspaces").iterdir()]
+    assert any("jupyter-acp-projects" in text for text in kept)
+    assert not [text for text in kept if re.search("alpha|beta|chat-20", text, re.IGNORECASE)]
 
 
 def test_a_chat_of_jupyters_own_folder_is_a_document_there_with_links_as_ever(desk: Desk, lab: Projects) -> None:
