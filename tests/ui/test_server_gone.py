@@ -139,6 +139,7 @@ def test_a_server_that_lost_the_agents_to_another_says_so_and_recovers_when_that
     expect(chat.ended.locator(".jp-acp-text")).to_have_text(parts)
     chat.unsent.get_by_role("button", name="Send again").click()
     expect(chat.unsent).to_have_count(0)
+    expect(chat.ended).to_have_count(2)
     expect(chat.ended.last.locator(".jp-acp-text")).to_have_text("asked meanwhile")
     shot("recovered")
     # it tries again by itself too
