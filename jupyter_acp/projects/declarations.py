@@ -81,18 +81,39 @@ def declared(
     """
     found: dict[str, Declared] = {}
     problems = []
+    ground = _Ground(private)
     if local is not None and LOCAL not in entries:
         found[LOCAL] = Declared(project=local, members={})
+        ground.take(local)
     for id, entry in sorted(entries.items(), key=lambda item: item[0] != LOCAL):
         try:
             one = _declared(id, entry, local)
-            if one.project.container is not None:
-                _check_apart(one.project.root, [other.project for other in found.values()], private)
+            ground.take(one.project)
         except Wrong as exc:
             problems.append(f"the project {id!r} is left out: {exc}")
         else:
             found[id] = one
     return found, problems
+
+
+class _Ground:
+    """Which folders are somebody's."""
+
+    def __init__(self, private: tuple[Path, ...]) -> None:
+        self._taken: dict[Path, str] = {}
+        self._above: dict[Path, str] = {}
+        self._private = {above: own for own in private for above in (own.resolve(), *own.resolve().parents)}
+
+    def take(self, project: Project) -> None:
+        """Wrong where the folder, one above it, or one in it, is another's."""
+        folder = project.root
+        clash = next((self._taken[above] for above in (folder, *folder.parents) if above in self._taken), None)
+        if (other := clash or self._above.get(folder)) is not None:
+            raise Wrong(f"its folder {folder} and that of {other} are in one another")
+        if folder in self._private and project.container is not None:
+            raise Wrong(f"the server's own {self._private[folder]} is in its folder {folder}")
+        self._taken[folder] = project.id
+        self._above |= dict.fromkeys(folder.parents, project.id)
 
 
 def _declared(id: str, entry: object, local: Project | None) -> Declared:
@@ -146,6 +167,8 @@ def _folder(entry: JsonObject) -> Path:
     if not isinstance(text, str) or not _PATH.fullmatch(text):
         raise Wrong("folder must be an absolute path, without ':', ',' or '\"'")
     folder = Path(os.path.normpath(text))
+    if not folder.name:
+        raise Wrong("its folder would be the whole machine")
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode) or folder.resolve(strict=True) != folder:
             raise Wrong(f"{folder} is no directory by its real path")
@@ -154,17 +177,6 @@ def _folder(entry: JsonObject) -> Path:
     except OSError as exc:
         raise Wrong(f"{folder}: {exc.strerror}") from exc
     return folder
-
-
-def _check_apart(folder: Path, others: list[Project], private: tuple[Path, ...]) -> None:
-    if folder == Path(folder.root):
-        raise Wrong("its folder would be the whole machine")
-    for other in others:
-        if folder.is_relative_to(other.root) or other.root.is_relative_to(folder):
-            raise Wrong(f"its folder {folder} and that of {other.id} are in one another")
-    for own in private:
-        if own.resolve().is_relative_to(folder):
-            raise Wrong(f"the server's own {own} is in its folder {folder}")
 
 
 def _check_hands(path: Path, facts: os.stat_result) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,9 @@ class PodmanProjects(ProjectDirectory):
         self._declared: dict[str, Declared] = {}
         self._seen: object = ()
         self._unusable: list[str] = []
+        self._looked_at: object = ()
+        self._found: dict[str, Declared] = {}
+        self._wrong: list[str] = []
         self._problems: list[str] = []
         self.labels = Labels(Podman()) if self.find_by_label else None
 
@@ -85,7 +89,7 @@ class PodmanProjects(ProjectDirectory):
             await self.labels.close()
 
     def _look(self) -> tuple[dict[str, Declared], list[str]]:
-        if (seen := _identity(self.path)) != self._seen:
+        if (seen := _identity(self.path, follow=True)) != self._seen:
             self._seen = seen
             try:
                 self._entries, self._unusable = read(self.path), []
@@ -98,12 +102,14 @@ class PodmanProjects(ProjectDirectory):
                 twice.append(f"the project {id!r} of a container's label is left out: the file has one of that name")
             else:
                 entries[id] = entry
-        found, problems = declared(
-            entries,
-            local=local_project(self.root) if self.local else None,
-            private=(*self.private, self.path),
-        )
-        return found, [*self._unusable, *twice, *(self.labels.problems if self.labels is not None else ()), *problems]
+        # The same as before, with the same folders, is what it was; what was wrong may have been put right elsewhere.
+        folders = [_identity(entry["folder"]) for entry in entries.values() if _has_folder(entry)]
+        if self._wrong or (entries, folders) != self._looked_at:
+            self._looked_at = entries, folders
+            local = local_project(self.root) if self.local else None
+            self._found, self._wrong = declared(entries, local=local, private=(*self.private, self.path))
+        asked = self.labels.problems if self.labels is not None else []
+        return self._found, [*self._unusable, *twice, *asked, *self._wrong]
 
 
 class Labels:
@@ -177,9 +183,16 @@ def default_file() -> Path:
     return Path(jupyter_config_path()[0]) / FILE
 
 
-def _identity(path: Path) -> object:
+def _has_folder(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("folder"), str)
+
+
+def _identity(path: Path | str, *, follow: bool = False) -> object:
+    """Another where something else has its place, or it was changed."""
     try:
-        facts = os.stat(path)
-    except OSError as exc:
-        return exc.errno
-    return facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
+        facts = os.stat(path, follow_symlinks=follow)
+    except (OSError, ValueError) as exc:
+        return repr(exc)
+    entries_change = stat.S_ISDIR(facts.st_mode)
+    newest = () if entries_change else (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size)
+    return facts.st_dev, facts.st_ino, facts.st_mode, facts.st_uid, *newest

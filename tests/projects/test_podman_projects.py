@@ -111,6 +111,30 @@ async def test_a_folder_that_becomes_a_link_ends_its_project(file: Path) -> None
     assert ids(projects) == []
 
 
+async def test_what_is_put_right_beside_the_file_counts_from_the_next_look_on(file: Path) -> None:
+    write(file, {"one": entry(file, "one/inner")})
+    projects = directory(file)
+    await projects.refresh()
+    assert ids(projects) == []
+    (file.parent / "one" / "inner").mkdir()
+    (file.parent / "one").chmod(0o777)
+    await projects.refresh()
+    assert ids(projects) == []
+    (file.parent / "one").chmod(0o755)
+    await projects.refresh()
+    assert ids(projects) == ["one"]
+
+
+async def test_a_file_that_is_a_link_changes_with_what_it_leads_to(file: Path) -> None:
+    (target := file.with_name("target.json")).write_text(json.dumps({"one": entry(file, "one")}))
+    file.symlink_to(target)
+    projects = directory(file)
+    await projects.refresh()
+    target.write_text("{}")
+    await projects.refresh()
+    assert ids(projects) == []
+
+
 async def test_this_servers_own_folder_is_a_project_where_that_is_wanted(file: Path) -> None:
     write(file, {"local": {"members": {"ann": "viewer"}}})
     projects = directory(file, local=True)
