@@ -133,9 +133,12 @@ class Coordinator:
         from .diffs.tracker import ChangeTracker
 
         name = hashlib.sha256(os.fsencode(self.project.root)).hexdigest()[:24]
+        looking, folder = self.site.looking, self._settings.snapshots / name
         off = None if self._settings.follow_changes else "changes of files are not followed here (follow_changes)"
-        shadow = Shadow(self._settings.snapshots / name, self.project.root)
-        return ChangeTracker(shadow, missing=off, place=self.project.place)
+        shadow = Shadow(folder, self.project.root)
+        if looking.confine is not None:
+            shadow = Shadow(folder, self.project.root, confine=looking.confine(self.project.root, folder))
+        return ChangeTracker(shadow, missing=off or looking.missing, place=self.project.place)
 
     # --- the project itself ------------------------------------------------------------------------------------------
 

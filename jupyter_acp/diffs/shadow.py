@@ -12,15 +12,15 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from jupyter_acp.events import JsonObject
-from jupyter_acp.exceptions import AcpError
+from jupyter_acp.exceptions import AcpError, ExecutorError
+from jupyter_acp.kernel_exec.paths import Root
 
 _SETTINGS = {
     "core.bare": "false",
@@ -72,9 +72,20 @@ class Shadow:
         The project.
     timeout
         Seconds that one call of git may take.
+    confine
+        What git is run in, where others than this account can put links into the project: git looks at a file, and then
+        opens it. From the argv to the argv; nothing but `root` and `folder` may be there.
     """
 
-    def __init__(self, folder: Path, root: Path, *, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        *,
+        timeout: float = 10.0,
+        confine: Callable[[list[str]], list[str]] = lambda argv: argv,
+    ) -> None:
+        self._confine = confine
         self.folder = folder
         self.root = root
         self._timeout = timeout
@@ -165,7 +176,11 @@ class Shadow:
 
     async def now(self, paths: Iterable[str]) -> dict[str, Entry | None]:
         """What is there now, without keeping it."""
-        return await asyncio.to_thread(lambda: {path: _present(self.root / path) for path in paths})
+        return await asyncio.to_thread(self._now, list(paths))
+
+    def _now(self, paths: Iterable[str]) -> dict[str, Entry | None]:
+        with closing(Root(self.root)) as root:
+            return {path: _present(root, path) for path in paths}
 
     # --- contents ----------------------------------------------------------------------------------------------------
 
@@ -237,8 +252,7 @@ class Shadow:
             raise GitFailed("git is not installed, so changes of files are not compared")
         try:
             process = await asyncio.create_subprocess_exec(
-                self._git,
-                *arguments,
+                *self._confine([self._git, *arguments]),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -306,13 +320,12 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _present(path: Path) -> Entry | None:
+def _present(root: Root, path: str) -> Entry | None:
     try:
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            return Entry("120000", blob_id(os.fsencode(os.readlink(path))))
-        if not stat.S_ISREG(mode):
-            return None
-        return Entry("100755" if mode & 0o100 else "100644", blob_id(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
+        if (target := root.link(path)) is not None:
+            return Entry("120000", blob_id(os.fsencode(target)))
+        with root.open_read(path) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            return Entry("100755" if mode & 0o100 else "100644", blob_id(file.read()))
+    except ExecutorError:  # nothing, or no file
         return None

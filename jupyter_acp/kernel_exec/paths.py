@@ -123,6 +123,21 @@ class Root:
         with _told(path), self._locate(path) as (folder, name):
             return os.stat(name, dir_fd=folder, follow_symlinks=False)
 
+    def link(self, path: str) -> str | None:
+        """Where a symbolic link leads, as it says; None for anything else, and for nothing."""
+        parts = self._beneath(path)
+        if not parts or ".." in parts:
+            return None
+        with _told(path):
+            try:
+                folder = self._open("/".join(parts[:-1]) or ".", _O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                return None
+            try:
+                return _link_target(folder, parts[-1])
+            finally:
+                os.close(folder)
+
     def open_directory(self, path: str | None = None) -> int:
         """The descriptor of a directory (the root by default), for a command to start in. The caller closes it."""
         with _told(path or "."):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from ..agentspec import AgentSpec
 from ..events import JsonObject
@@ -50,6 +51,13 @@ class Launch:
         return LaunchSpec(argv=self.argv, env=self.env, cwd=self.folder, idle_timeout=self.idle_timeout)
 
 
+class Looking(NamedTuple):
+    """How git is run on a project's files: in what, made for the files and for git's own folder; or why not at all."""
+
+    confine: Callable[[Path, Path], Callable[[list[str]], list[str]]] | None = None
+    missing: str | None = None
+
+
 class Launcher(Protocol):
     """Starts the agents of one session, one at a time, and finds again one that goes on."""
 
@@ -88,6 +96,10 @@ class Site(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def looking(self) -> Looking:
+        """How the project's files are looked at from here, as of `open`."""
 
     async def open(self) -> None:
         """Find out what can be had here; nothing is started."""

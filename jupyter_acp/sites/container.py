@@ -25,13 +25,13 @@ from ..events import JsonObject, encode
 from ..exceptions import AgentError, ExecutorError
 from ..kernel_exec.base import Command, Executor, OnExit, OnOutput, Run, finish_all
 from ..kernel_exec.containers import EGRESS_PORT, WHOLE, Container, Containers, Key, Use
-from ..kernel_exec.sandbox import Sandbox
+from ..kernel_exec.sandbox import Sandbox, only
 from ..kernel_exec.sandbox import missing as sandbox_missing
 from ..projects.base import Project
 from ..records import SessionRow
 from ..runner_link import RunnerLink, RunnerLost
 from . import remote
-from .base import Launch, Launcher, State
+from .base import Launch, Launcher, Looking, State
 from .local import LocalRunners, Machine
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,6 +76,13 @@ class ContainerSite:
         if self._starting:
             return "starting"
         return "stopped" if self.error is None else "failed"
+
+    @property
+    def looking(self) -> Looking:
+        """See `Site.looking`."""
+        if not self.confined:
+            return Looking(missing="changes of files in containers are compared where bubblewrap is installed")
+        return Looking(lambda files, own: lambda argv: only(argv, read=files, write=own))
 
     async def open(self) -> None:
         """See `Site.open`."""

@@ -19,7 +19,7 @@ from ..kernel_exec.sandbox import missing as sandbox_missing
 from ..projects.base import Project
 from ..records import SessionRow
 from ..runner_link import LaunchSpec, RunnerLink, launch
-from .base import Launch, State
+from .base import Launch, Looking, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,11 @@ class LocalSite:
         self.access: list[JsonObject] = kinds("the server has not looked yet")
         self.state: State = "running"
         self.error: str | None = None
+
+    @property
+    def looking(self) -> Looking:
+        """See `Site.looking`. Who can put links there can read where they lead."""
+        return Looking()
 
     async def open(self) -> None:
         """See `Site.open`."""

@@ -15,7 +15,7 @@ import pytest
 
 from jupyter_acp.exceptions import PathOutside
 from jupyter_acp.kernel_exec.base import FileMissing
-from jupyter_acp.kernel_exec.sandbox import Sandbox
+from jupyter_acp.kernel_exec.sandbox import Sandbox, only
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is of Linux only")
 
@@ -207,3 +207,19 @@ def test_a_workspace_that_is_swapped_for_a_link_in_a_race_never_lets_a_write_out
     assert (world.server / "file").read_text() == SECRET
     print(outcomes)
     assert all(outcomes.values())
+
+
+def test_a_program_of_ours_that_looks_at_a_project_finds_nothing_behind_its_links(tmp_path: Path) -> None:
+    project, own, secret = tmp_path / "project", tmp_path / "own", tmp_path / "secret"
+    for folder in (project, own):
+        folder.mkdir()
+    secret.write_text("secret")
+    (project / "file").write_text("text")
+    (project / "link").symlink_to(secret)
+    (project / "passwords").symlink_to("/etc/passwd")
+    script = "cat file link passwords; echo x > file; echo y > ../own/made; ls /proc /home /root"
+    done = subprocess.run(
+        only(["/bin/sh", "-c", script], read=project, write=own), cwd=project, capture_output=True, text=True
+    )
+    assert done.stdout == "text"
+    assert (project / "file").read_text() == "text" and (own / "made").read_text() == "y\n"

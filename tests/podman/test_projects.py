@@ -51,6 +51,8 @@ async def test_each_command_and_file_is_of_the_project_that_asked_for_it(host: H
             assert (await chat.summary())["cwd"] == "/project"
             [placement] = {call["placement"] for call in chat.of("tool_call")}
             assert placement == AGENTS[agent]["placement"]
+            [changed] = (await chat.call("GET", "turns", turn, "diff"))["files"]
+            assert (changed["path"], changed["change"]) == (f"by-{agent}", "added")
     for project in PEOPLE:
         root = Path(host.projects.declared[project]["folder"])
         for agent in AGENTS:
