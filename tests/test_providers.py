@@ -77,6 +77,7 @@ def test_what_is_configured_is_merged_over_what_is_known_field_by_field() -> Non
         ("x", {"url": "https://x/?a", "key_file": "k"}, "url is http"),
         ("x", {"url": "https://x:99999", "key_file": "k"}, "url is http"),
         ("x", {"url": "https://x/\r\nHost: y", "key_file": "k"}, "url is http"),
+        ("x", {"url": "https://m\u00fcller.example", "key_file": "k"}, "url is http"),
         ("x", {"url": 7, "key_file": "k"}, "url is http"),
         ("x", {"url": "https://x", "key_file": ""}, "key_file is a path"),
         ("x", {"url": "https://x"}, "it has no key_file"),
