@@ -239,11 +239,8 @@ class _Exchange:
             return provider.credential(self._proxy.root)
         except KeyUnusable as exc:
             log.error("project=%s provider=%s %s", self._proxy.project, provider.id, exc)
-            raise Refused(
-                503,
-                "key_unusable",
-                f"The key for '{provider.id}' cannot be used; the server's log says why.",
-            ) from exc
+            message = f"The key for '{provider.id}' cannot be used; the server's log says why."
+            raise Refused(503, "key_unusable", message) from exc
 
     async def _relay(
         self, request: Outgoing, credential: Header, answer: asyncio.StreamReader, upstream: asyncio.StreamWriter
@@ -322,12 +319,14 @@ class _Exchange:
             whole = True
         finally:
             if request.method == "POST" and head.start[1][0] == "2":
-                readable = not head.all("content-encoding")
-                stream = any(value.startswith("text/event-stream") for value in head.all("content-type"))
-                said = tokens.tokens
-                if said is None or not whole:
-                    said = max(said or 0, 0 if whole and readable and not stream else tokens.estimate(self._sent))
-                self._tokens = said
+                self._tokens = self._cost(head, tokens, whole)
+
+    def _cost(self, head: Head, tokens: TokenReader, whole: bool) -> int:
+        """What the answer has said, or about that where it did not, or not yet."""
+        stream = any(value.startswith("text/event-stream") for value in head.all("content-type"))
+        if whole and (tokens.tokens is not None or not (stream or head.all("content-encoding"))):
+            return tokens.tokens or 0
+        return max(tokens.tokens or 0, tokens.estimate(self._sent))
 
     async def _answer(
         self, request: Outgoing, head: Head, framing: Framing, upstream: asyncio.StreamReader, tokens: TokenReader
@@ -374,9 +373,8 @@ class _Exchange:
         if refused.status < 500:
             headers.append(("x-should-retry", "false"))  # the clients of OpenAI and Anthropic would, after a 429
         with suppress(_Gone, OSError):  # a TimeoutError is one
-            await self._write(
-                head_bytes(f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}", headers) + body
-            )
+            start = f"HTTP/1.1 {refused.status} {HTTPStatus(refused.status).phrase}"
+            await self._write(head_bytes(start, headers) + body)
             # to close on who still sends would have the answer thrown away
             self._writer.write_eof()
             async with asyncio.timeout(LINGER):

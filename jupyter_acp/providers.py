@@ -133,9 +133,10 @@ def _base(url: object) -> tuple[bool, str, int, str] | None:
     except ValueError:
         return None
     path = parts.path.rstrip("/")
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+    more = parts.query or parts.fragment or "@" in parts.netloc or not parts.netloc.isascii()
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
         return None
-    if parts.fragment or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path) or re.search(r"/\.{1,2}(/|$)", path):
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path) or re.search(r"/\.{1,2}(/|$)", path):
         return None
     secure = parts.scheme == "https"
     return secure, parts.hostname, port or (443 if secure else 80), path

@@ -19,6 +19,7 @@ from jupyter_acp.projects.base import ContainerSpec, Network, Project
 
 from .conftest import ProjectsFile
 from .containers import Podman
+from .host import AGENTS, Host, output, run
 
 CALL = f"""
 import http.client, os
@@ -126,3 +127,38 @@ async def test_a_container_that_is_to_have_no_network_has_no_way_to_models_eithe
             await containers.stop()
             await containers.close()
         assert not w.upstream.seen
+
+
+async def test_a_key_that_is_added_on_the_way_is_not_read_into_the_container(
+    projects: ProjectsFile, folder: Path
+) -> None:
+    async with world(folder) as w:
+        projects.add("alpha", members={"ann": "owner"}, tokens_per_day=1000)
+        agent = {
+            **AGENTS["inside"],
+            "key_files": {"MODEL_KEY": str(w.key_file), "OTHER_KEY": str(w.key_file)},
+            "providers": {"openai": {"MODEL_KEY": "none", "MODEL_URL": "{url}"}},
+        }
+        url = f"http://127.0.0.1:{w.upstream.port}/v1"
+        (folder / "s").mkdir()
+        host = Host(
+            folder / "s",
+            projects,
+            agents={"inside": agent},
+            model_providers={"openai": {"url": url, "key_file": str(w.key_file)}},
+        )
+        await host.start()
+        try:
+            ann = host.person("ann", "alpha")
+            chat = await ann.open(agent="inside")
+            call = (
+                f"python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:{EGRESS_PORT}/openai/models\")'"
+            )
+            await chat.run(run("inside", f'echo $MODEL_KEY $MODEL_URL; test -n "$OTHER_KEY" && echo given; {call}'))
+            assert output(chat, "t1").split() == ["none", f"http://127.0.0.1:{EGRESS_PORT}/openai", "given"]
+            assert [seen.start for seen in w.upstream.seen] == ["GET /v1/models HTTP/1.1"]
+            project = await ann.ok("GET", "projects", "alpha")
+            assert project["usage"] == {"tokens_today": 0, "token_limit": 1000}
+            assert "project=alpha GET /openai/models 200 " in host.log()
+        finally:
+            await host.end()
