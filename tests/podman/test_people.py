@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Drive
 
 from jupyter_acp import cli
 
@@ -37,16 +38,16 @@ async def closed(socket: Any) -> int:
     return int(socket.close_code)
 
 
-async def until(host: Host, project: str, wanted: Callable[[tuple[int, Any]], bool]) -> None:
-    """Return once ann is answered so, within a second or two."""
-    async with asyncio.timeout(2):
+async def until(person: Drive, wanted: Callable[[tuple[int, Any]], bool]) -> None:
+    """Return once somebody is told so of alpha, which may have to wait for the end of what was before."""
+    async with asyncio.timeout(20):
         while True:
-            if wanted(await host.person("ann", project).request("GET", "projects", project)):
+            if wanted(await person.request("GET", "projects", "alpha")):
                 return
             await asyncio.sleep(0.05)  # a declaration is no event of a log
 
 
-async def test_a_project_that_is_not_declared_for_a_while_loses_nothing_and_keeps_others_from_nothing(
+async def test_a_project_whose_entry_is_bad_for_a_while_loses_nothing_and_keeps_others_from_nothing(
     host: Host, projects: ProjectsFile
 ) -> None:
     ann, bob = host.person("ann", "alpha"), host.person("bob", "beta")
@@ -54,8 +55,7 @@ async def test_a_project_that_is_not_declared_for_a_while_loses_nothing_and_keep
     await chat.submit("/shell echo begun; until [ -e go ]; do sleep 0.1; done; echo done")
     await chat.until_kind("terminal_output")
     watching = await host.person("vic", "alpha").subscribe(chat.id)
-    declared = dict(projects.declared)
-    del projects.declared["alpha"]
+    projects.declared["alpha"]["network"] = "host"
     projects.write()
     # the person first, or the project's log: both are the end of it
     assert await closed(watching) in (4403, 1011)
@@ -63,13 +63,34 @@ async def test_a_project_that_is_not_declared_for_a_while_loses_nothing_and_keep
     other = await bob.open("a.chat", agent="inside")
     await other.run("/shell hostname", "b1")
     assert output(other, "b1").split() == ["beta"]
-    projects.declared.update(declared)
+    projects.declared["alpha"]["network"] = "none"
     projects.write()
-    (Path(declared["alpha"]["folder"]) / "go").touch()
-    await until(host, "alpha", lambda answer: answer[0] == 200)
+    (Path(projects.declared["alpha"]["folder"]) / "go").touch()
+    await until(ann, lambda answer: answer[0] == 200)
     await chat.hang_up()
     assert (await chat.until_kind("turn_ended"))["data"]["stop_reason"] == "end_turn"
     assert output(chat, "t1").split() == ["begun", "done"]
+
+
+async def test_a_project_that_is_taken_out_ends_with_its_container_and_comes_back_with_its_conversation(
+    host: Host, projects: ProjectsFile, podman: Podman
+) -> None:
+    ann = host.person("ann", "alpha")
+    chat = await ann.open("a.chat", agent="inside")
+    await chat.submit("/shell echo begun; sleep 600")
+    await chat.until_kind("terminal_output")
+    alpha = projects.declared.pop("alpha")
+    projects.write()
+    await until(ann, lambda answer: answer[0] == 404)
+    projects.declared["alpha"] = alpha
+    projects.write()
+    # it is back once it has ended
+    await until(ann, lambda answer: answer[0] == 200)
+    assert podman.containers() == []
+    await chat.hang_up()
+    assert (await chat.until_kind("turn_ended"))["data"]["stop_reason"] == "cancelled"
+    await chat.run("/shell hostname", "t2")
+    assert output(chat, "t2").split() == ["alpha"]
 
 
 async def test_who_is_taken_out_is_out_while_the_turn_goes_on(host: Host, projects: ProjectsFile) -> None:
@@ -114,7 +135,7 @@ async def test_a_project_whose_image_is_not_there_says_so(
     projects.declared["alpha"]["image"] = "localhost/not-there:at-all"
     projects.write()
     ann = host.person("ann", "alpha")
-    await until(host, "alpha", lambda answer: answer[1]["image"] == "localhost/not-there:at-all")
+    await until(ann, lambda answer: answer[1]["image"] == "localhost/not-there:at-all")
     (token := folder / "token-of-ann").write_text("token-of-ann")
     options = ["--url", f"http://127.0.0.1:{host.port}/", "--token-file", str(token)]
     assert await asyncio.to_thread(cli.main, ["projects", "start", "alpha", *options]) == 1

@@ -101,6 +101,28 @@ async def test_a_bad_entry_is_told_once_and_the_others_are_served(file: Path, ca
     assert "'two' is left out" in record.getMessage()
 
 
+async def test_only_what_the_file_is_known_not_to_have_is_gone(file: Path) -> None:
+    projects = directory(file)
+    await projects.refresh()
+    assert not projects.gone("one")  # there is no file
+    write(file, {"one": entry(file, "one"), "two": entry(file, "two", network="host")})
+    await projects.refresh()
+    assert not projects.gone("one") and not projects.gone("two") and projects.gone("three")
+    write(file, {"two": entry(file, "two")})
+    await projects.refresh()
+    assert projects.gone("one") and not projects.gone("two")
+    write(file, "{")
+    await projects.refresh()
+    assert not projects.gone("one")
+    labelling = directory(file, find_by_label=True)
+    labelling.labels = Labels(Podman("/no/such/podman"))
+    write(file, {})
+    await labelling.labels.ask()
+    await labelling.refresh()
+    assert not labelling.gone("one")  # podman was not understood
+    await labelling.close()
+
+
 async def test_a_folder_that_becomes_a_link_ends_its_project(file: Path) -> None:
     write(file, {"one": entry(file, "one")})
     projects = directory(file)
