@@ -133,7 +133,8 @@ def test_a_command_in_a_sandbox_is_given_nothing_beside_its_output(place: Place,
 @boxed
 def test_a_key_and_sigterm_reach_the_command_in_a_sandbox_and_not_the_sandbox(place: Place) -> None:
     async def test(here: Executor) -> None:
-        script = "trap 'echo heard; exit 9' INT TERM; echo ready; sleep 60 & wait"
+        # what it has started is ended too, and may be so before it hears of it itself
+        script = "trap 'echo heard; exit 9' INT TERM; echo ready; while true; do sleep 0.1; done"
         for end in (lambda command: command.write(b"\x03"), lambda command: command.kill(grace=20)):
             command, shown = await here.spawn(script), Watcher()
             command.watch(shown)
