@@ -95,7 +95,7 @@ class Podman:
         return (await self.call("ps", "--all", "--filter", f"label={wanted}", "--format", "{{.Names}}")).split()
 
     async def create(self, *options: str, image: str, command: tuple[str, ...]) -> tuple[str, int]:
-        """Make a container with its mounts; nothing of it runs before `start`. Its id, and a process that waits in there."""
+        """Make one with its mounts: its id, and a process that waits in it. Nothing else runs until `start`."""
         id = (await self.call("create", "--pull=never", *options, image, *command)).strip()
         await self.call("init", id)
         return id, int(await self.call("container", "inspect", "--format", "{{.State.Pid}}", id))
