@@ -184,7 +184,7 @@ async def test_a_server_socket_that_leads_elsewhere_is_not_told_the_token(
     assert podman.of("beta")["project"]["Id"] == there
 
 
-@pytest.mark.parametrize("what", ["socket", "folder", "runners", "another-project's"])
+@pytest.mark.parametrize("what", ["socket", "folder", "runners", "another-project"])
 async def test_a_runner_that_leads_elsewhere_is_told_nothing(
     host: Host, podman: Podman, mark: str, listener: Listener, what: str
 ) -> None:
