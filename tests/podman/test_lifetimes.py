@@ -11,6 +11,11 @@ from typing import Any
 
 from conftest import Conversation, Drive
 
+from jupyter_acp.kernel_exec.containers import Containers, Key
+from jupyter_acp.kernel_exec.podman import Podman as OurPodman
+from jupyter_acp.projects.base import ContainerSpec, Project
+
+from .conftest import ProjectsFile
 from .containers import Podman
 from .host import AGENTS, Host, run, write
 
@@ -52,7 +57,7 @@ async def test_fifty_sessions_leave_nothing_behind(host: Host, podman: Podman) -
         agent = list(AGENTS)[number % len(AGENTS)]
         access = "read-only" if number < RESTRICTED else "full-access"
         chat = await ann.open(f"fifty-{number}.chat", agent=agent, access=access)
-        ended = await chat.run(run(agent, f"cat name.txt; echo {number}"), "t")
+        ended = await chat.run(run(agent, f"cat name.txt; echo; echo {number}"), "t")
         assert ended["stop_reason"] == "end_turn", (agent, access, ended)
         assert "".join(d["data"] for d in chat.of("terminal_output")).split() == ["alpha", str(number)]
         most = max(most, len(podman.of("alpha")) if access == "read-only" else 0)
@@ -78,20 +83,32 @@ async def test_fifty_sessions_leave_nothing_behind(host: Host, podman: Podman) -
     assert not [name for name in open_files if "/project" in name and "deleted" in name]
 
 
-async def test_a_container_that_is_used_again_in_time_stays_and_otherwise_goes(host: Host, podman: Podman) -> None:
-    ann = host.person("ann", "alpha")
-    chat = await ann.open("again.chat", agent="inside", access="read-only")
-    await chat.run("/text ready")
-    key = f"{chat.id[:12]}-ro"
-    first = podman.of("alpha")[key]["Id"]
-    await chat.call("PATCH", body={"access": "full-access"})  # nobody uses it from now on
-    await chat.call("PATCH", body={"access": "read-only"})
-    await chat.run("/shell hostname")
-    await asyncio.sleep(2.5)  # the time that it would have had, which is 2 s here
-    assert podman.of("alpha")[key]["Id"] == first
-    await chat.call("PATCH", body={"access": "full-access"})
-    await until(lambda: key not in podman.of("alpha"))
-    assert not host.run_folder("alpha", key).exists()
+async def test_a_container_that_is_used_again_in_time_stays_and_otherwise_goes(
+    projects: ProjectsFile, podman: Podman
+) -> None:
+    root = projects.add("counted")
+    spec = ContainerSpec(image=projects.image, network="none")
+    containers = Containers(
+        Project(id="counted", name="counted", root=root, place="/project", container=spec),
+        podman=OurPodman(),
+        instance=f"count{os.getpid()}",
+        folder=root.parent / "c",
+        home=root.parent / "home",
+        grace=1.0,
+    )
+    key = Key("a-ro", None)
+    uses = await asyncio.gather(containers.use(key), containers.use(key))
+    [id] = {use.container.id for use in uses}
+    for use in uses:
+        use.release()
+        use.release()
+    again = await containers.use(key)
+    await asyncio.sleep(1.5)  # longer than it would have had
+    assert (again.container.id, podman.of("counted")["a-ro"]["State"]["Status"]) == (id, "running")
+    again.release()
+    await until(lambda: podman.of("counted") == {})
+    await until(lambda: list((root.parent / "c").iterdir()) == [])
+    await containers.close()
 
 
 async def test_a_project_that_is_stopped_has_no_container_at_once(host: Host, podman: Podman) -> None:
