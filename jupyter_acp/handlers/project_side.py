@@ -200,6 +200,8 @@ class RunnersHandler(ProjectSideHandler):
             cwd=cwd,
             idle_timeout=asked["idle_timeout"],
         )
+        if self.side.runners.is_symlink():  # a user's doing: the coordinator looks for nobody where that leads
+            self.side.runners.unlink()
         self.side.runners.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             await launch(self.side.runners / name, spec)

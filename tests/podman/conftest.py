@@ -5,6 +5,7 @@ Where podman runs no containers, every test here is skipped, with the reason.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from .containers import Podman
+from .host import Host, write
 
 HERE = Path(__file__).parent
 CONTAINERS = HERE.parents[1] / "containers"
@@ -120,6 +122,28 @@ class ProjectsFile:
         new = self.path.with_suffix(".new")
         new.write_text(json.dumps(self.declared))
         new.replace(self.path)
+
+
+@pytest.fixture(scope="module")
+def shared(short_folder: Path, image: str) -> Iterator[Host]:
+    """A server that the tests of a module share: alpha is ann's, beta is bob's, with files of the same names."""
+    folder = Path(tempfile.mkdtemp(dir=short_folder, prefix=""))
+    projects = ProjectsFile(folder / "projects.json", image)
+    for project, person in {"alpha": "ann", "beta": "bob"}.items():
+        write(projects.add(project, members={person: "owner"}, network="none"), "name.txt", project)
+    (folder / "s").mkdir()
+    host = Host(folder / "s", projects, container_grace=2.0)
+    host.spawn()
+    yield host
+    asyncio.run(host.end())
+
+
+@pytest.fixture
+def host(shared: Host, jp_asyncio_loop: Any) -> Iterator[Host]:
+    """That server, running; the connections of a test end with it."""
+    jp_asyncio_loop.run_until_complete(shared.start())
+    yield shared
+    jp_asyncio_loop.run_until_complete(shared.hang_up())
 
 
 @pytest.fixture

@@ -43,6 +43,11 @@ class Podman:
                 found += json.loads(done.stdout)
         return found
 
+    def of(self, project: str) -> dict[str, dict[str, Any]]:
+        """Those of a project, by their keys."""
+        mine = [one for one in self.containers() if one["Config"]["Labels"].get("jupyter-acp.of") == project]
+        return {one["Config"]["Labels"]["jupyter-acp.key"]: one for one in mine}
+
     def mounts(self) -> list[str]:
         """Lines of /proc/self/mountinfo about folders of the tests."""
         return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if self._is_ours(line)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +46,9 @@ class Host(ServerProcess):
         self.projects = projects
         self._drives: list[Drive] = []
 
-    def container(self, project: str, key: str = "project") -> str:
-        """The name of a container of a project, which its owner can find too: that of the key."""
-        [name] = [name for name in self._names() if name.endswith(f"-{project}-{key}")]
-        return name
+    def run_folder(self, project: str, key: str = "project") -> Path:
+        """What a container shares with the server: /run/acp in there."""
+        return self.folder / "runtime" / "acp" / "projects" / project / "c" / key / "run"
 
     def person(self, name: str, project: str) -> Drive:
         """What a person does in a project."""
@@ -72,6 +73,25 @@ class Host(ServerProcess):
             owner = next(name for name, role in entry["members"].items() if role == "owner")
             await self.person(owner, id).ok("POST", "projects", id, "stop", body={})
         await self.stop()
+
+
+async def all_agents(drive: Drive, name: str, **body: Any) -> dict[str, Conversation]:
+    """A chat with an agent of each placement, each of which has answered once."""
+
+    async def one(agent: str) -> Conversation:
+        chat = await drive.open(f"{name}-{agent}.chat", agent=agent, **body)
+        ended = await chat.run("/text ready", "ready")
+        assert ended["stop_reason"] == "end_turn", ended
+        return chat
+
+    return dict(zip(AGENTS, await asyncio.gather(*map(one, AGENTS)), strict=True))
+
+
+async def at_once(chats: dict[str, Conversation], prompt: Callable[[str], str], turn: str) -> dict[str, dict[str, Any]]:
+    """The same with each agent: how the turns ended, none of them later than in 30 s."""
+    async with asyncio.timeout(30):
+        ended = await asyncio.gather(*(chat.run(prompt(agent), turn) for agent, chat in chats.items()))
+    return dict(zip(chats, ended, strict=True))
 
 
 def run(agent: str, command: str) -> str:
