@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -183,7 +184,7 @@ async def _turns(server: Server) -> list[Figure]:
 
 async def _first_word(session: Session, begun: float, times: list[float], line: Line | None = None) -> None:
     """One turn; the seconds from `begun` until its first word is here are added to `times`."""
-    turn = f"w{len(times)}-{session.id[:6]}"
+    turn = f"w-{secrets.token_hex(4)}"
     body = {"id": turn, "prompt": "/text hello"}
     if line is None:
         await session.server.fetch("POST", session.path + "/turns", body)
