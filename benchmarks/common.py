@@ -59,6 +59,12 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_memory(pid: int) -> int:
+    """Bytes of a process that are its own alone, or its share of what others have too."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return 1024 * int(rollup.split("\nPss:")[1].split()[0])
+
+
 def peak(pid: int, *, reset: bool = False) -> int:
     """The most bytes that a process has had resident since the last reset."""
     if reset:
@@ -110,6 +116,7 @@ class Server:
         *,
         extensions: tuple[str, ...] = ("jupyter_acp",),
         settings: Mapping[str, object] = MappingProxyType({}),
+        traits: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         # Nothing that the environment enables besides: jupyter_lsp alone starts an npm of its own for a while.
@@ -130,6 +137,7 @@ class Server:
                 {
                     "ServerApp": {"jpserver_extensions": names},
                     "AcpExtension": {"default_agent": "demo", "agents": agents, **settings},
+                    **traits,
                 }
             )
         )
@@ -209,11 +217,11 @@ class Server:
         )
         return json.loads(response.body) if response.body else None
 
-    async def session(self, name: str, agent: str = "demo") -> Session:
+    async def session(self, name: str, agent: str = "demo", project: str = "local") -> Session:
         """The session of a chat whose agent is ready."""
-        path = "/api/acp/projects/local/sessions"
+        path = f"/api/acp/projects/{project}/sessions"
         summary = await self.fetch("POST", path, {"path": name, "agent": agent})
-        session = Session(self, summary["id"])
+        session = Session(self, summary["id"], project)
         await session.follow(0)
         while not any(event["kind"] == "agent_started" for event in await session.receive()):
             pass
@@ -241,10 +249,10 @@ def _cwd(folder: Path) -> str:
 class Session:
     """One session and one client of its event stream."""
 
-    def __init__(self, server: Server, session_id: str) -> None:
+    def __init__(self, server: Server, session_id: str, project: str = "local") -> None:
         self.server = server
         self.id = session_id
-        self.path = f"/api/acp/projects/local/sessions/{session_id}"
+        self.path = f"/api/acp/projects/{project}/sessions/{session_id}"
         self.socket: WebSocketClientConnection
         self.received = 0
         self._turns = 0
