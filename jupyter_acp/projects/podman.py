@@ -89,7 +89,7 @@ class PodmanProjects(ProjectDirectory):
             await self.labels.close()
 
     def _look(self) -> tuple[dict[str, Declared], list[str]]:
-        if (seen := _identity(self.path, follow=True)) != self._seen:
+        if (seen := _identity(self.path, follow=True)) != self._seen or self._unusable:
             self._seen = seen
             try:
                 self._entries, self._unusable = read(self.path), []

@@ -145,6 +145,13 @@ async def test_what_is_put_right_beside_the_file_counts_from_the_next_look_on(fi
     (file.parent / "one").chmod(0o755)
     await projects.refresh()
     assert ids(projects) == ["one"]
+    file.parent.chmod(0o777)
+    write(file, {"two": entry(file, "two")})
+    await projects.refresh()
+    assert ids(projects) == ["one"]  # anybody could have put that file there
+    file.parent.chmod(0o700)
+    await projects.refresh()
+    assert ids(projects) == ["two"]
 
 
 async def test_a_file_that_is_a_link_changes_with_what_it_leads_to(file: Path) -> None:
