@@ -107,7 +107,7 @@ echo over
 
 async def test_nothing_that_is_tried_in_a_sandbox_reaches_beyond_it(host: Host, alpha: Path, podman: Podman) -> None:
     bob = await host.person("bob", "beta").open("other.chat", agent="inside")
-    await bob.submit("/shell exec -a a-process-of-another sleep 1000", "sleep")
+    await bob.submit("/shell exec bash -c 'exec -a a-process-of-another sleep 1000'", "sleep")
     full = await host.person("ann", "alpha").open("full.chat", agent="inside")
     await full.submit("/text on\n/shell exec sleep 1000", "sleep")
     await bob.until_kind("tool_call")
