@@ -40,6 +40,8 @@ def alpha(host: Host) -> Path:
     if not (ws := root / "ws").exists():
         ws.mkdir()
         os.chown(ws, OWNER, OWNER)
+    for path in [*ws.iterdir(), root / "b.txt", root / "c.txt"]:
+        path.unlink(missing_ok=True)
     return root
 
 
@@ -105,7 +107,7 @@ echo over
 
 async def test_nothing_that_is_tried_in_a_sandbox_reaches_beyond_it(host: Host, alpha: Path, podman: Podman) -> None:
     bob = await host.person("bob", "beta").open("other.chat", agent="inside")
-    await bob.submit("/shell exec -a a-process-of-another sleep 1000", "sleep")
+    await bob.submit("/shell exec bash -c 'exec -a a-process-of-another sleep 1000'", "sleep")
     full = await host.person("ann", "alpha").open("full.chat", agent="inside")
     await full.submit("/text on\n/shell exec sleep 1000", "sleep")
     await bob.until_kind("tool_call")
@@ -121,8 +123,8 @@ async def test_nothing_that_is_tried_in_a_sandbox_reaches_beyond_it(host: Host, 
         # its own token, which says nothing of others
         assert output(chat, "attack").splitlines() == ["tokens /etc/acp/token ", "users 0", "over"], agent
     assert (alpha / "name.txt").read_text() == "alpha"
-    tokens = {(folder / "etc" / "token").read_text() for folder in host.run_folder("alpha").parents[1].iterdir()}
-    assert len(tokens) == 1 + len(chats)
+    tokens = [path.read_text() for path in host.run_folder("alpha").parents[1].glob("*/etc/token")]
+    assert len(set(tokens)) == len(tokens) > len(chats)
     for chat in (bob, full):
         assert (await chat.summary())["state"] == "running"
         await chat.call("POST", "interrupt", body={})
@@ -189,7 +191,9 @@ async def test_a_workspace_that_is_exchanged_as_the_container_is_made_is_refused
         await containers.use(Key("s-rw", "ws"))
     assert swapping.started == 0
     assert podman.of("contested") == {}
-    with pytest.raises(ExecutorError, match="ws"):  # nor does a link that was there before lead anywhere
+    with pytest.raises(
+        ExecutorError, match="outside of the project"
+    ):  # nor does a link that was there before lead anywhere
         await containers.use(Key("s-rw", "ws"))
     (root / "ws").unlink()
     (root / "aside").rename(root / "ws")
