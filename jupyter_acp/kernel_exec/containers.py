@@ -84,21 +84,13 @@ class WayOut(Protocol):
 
 
 class Container:
-    """One that runs. `executor` is for its files and commands.
-
-    Attributes
-    ----------
-    gone
-        Whether it was found to have ended by itself; those of `on_gone` are called when that is found.
-    """
+    """One that runs. `executor` is for its files and commands."""
 
     def __init__(self, id: str, name: str, key: str, folder: Path) -> None:
         self.id = id
         self.name = name
         self.key = key
         self.folder = folder
-        self.gone = False
-        self.on_gone: set[Callable[[], None]] = set()
         self.executor = ServerExecutor(
             "http://localhost/",
             folder / "etc" / "token",
@@ -151,6 +143,14 @@ class _Slot:
         self.one = asyncio.Lock()
         self.leaving: asyncio.Task[None] | None = None
         self.life: asyncio.Task[None] | None = None
+        #: whom to tell that a container is gone, by its id
+        self.waiting: dict[str, set[Callable[[], None]]] = {}
+
+    def tell(self, but: Container | None = None) -> None:
+        """That every container which there was in here is gone, but this one."""
+        for id in [id for id in self.waiting if but is None or id != but.id]:
+            for tell in self.waiting.pop(id):
+                tell()
 
 
 class Containers:
@@ -195,10 +195,17 @@ class Containers:
         """The next container is made as this says."""
         self._project = project
 
-    def has(self, container: Container) -> bool:
-        """Whether this container, and not one that was made in its place, is known to run."""
-        slot = self._slots.get(container.key)
-        return slot is not None and slot.container is not None and slot.container.id == container.id
+    def when_gone(self, container: Container, tell: Callable[[], None]) -> None:
+        """Call `tell` once this container is gone, also where another is made in its place; at once if it is."""
+        slot = self._slots[container.key]
+        if slot.container is None or slot.container.id != container.id:
+            tell()
+        else:
+            slot.waiting.setdefault(container.id, set()).add(tell)
+
+    def forget(self, container: Container, tell: Callable[[], None]) -> None:
+        """Do not call it any more. Idempotent."""
+        self._slots[container.key].waiting.get(container.id, set()).discard(tell)
 
     def is_running(self, key: str = WHOLE) -> bool:
         """Whether a container is known to run."""
@@ -383,6 +390,7 @@ class Containers:
         slot = self._slots.get(key)
         if slot is not None:
             await self._let_go(slot)
+            slot.tell()
         await self._podman.remove(self._container_name(key))
         await asyncio.to_thread(shutil.rmtree, self._folder / key, ignore_errors=True)
 
@@ -398,6 +406,7 @@ class Containers:
         """Take a container into its slot; it is out of it again when it is gone."""
         line = await container.executor.link.connect("/commands")
         slot.container = container
+        slot.tell(but=container)
         slot.life = asyncio.create_task(self._watch(slot, container, line), name=f"acp-container-{container.key}")
 
     async def _watch(self, slot: _Slot, container: Container, line: WebSocketClientConnection) -> None:
@@ -407,9 +416,7 @@ class Containers:
             log.warning("project=%s container %s is gone", self._project.id, container.key)
             if slot.container is container:
                 slot.container = slot.life = None
-            container.gone = True
-            for tell in list(container.on_gone):
-                tell()
+            slot.tell(but=slot.container)
             await container.close()
         finally:
             hang_up(line)

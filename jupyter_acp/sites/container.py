@@ -348,10 +348,10 @@ class BesideLauncher:
                 raise AgentError(str(exc)) from exc
         if self._spec.placement == "host-remote" and after is not None:
             self._link = link
-            if self._use is not None:
-                self._use.container.on_gone.add(self._lose)
-            if self._use is None or self._use.container.gone:
+            if self._use is None:
                 self._lose()
+            else:
+                self._site.containers.when_gone(self._use.container, self._lose)
         return link
 
     def _lose(self) -> None:
@@ -380,7 +380,7 @@ class BesideLauncher:
     def _take(self, use: Use | None) -> None:
         before, self._use, self._link = self._use, use, None
         if before is not None:
-            before.container.on_gone.discard(self._lose)
+            self._site.containers.forget(before.container, self._lose)
             before.release()
 
 
