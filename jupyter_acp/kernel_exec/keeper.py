@@ -83,8 +83,8 @@ def _wait(connection: socket.socket, parent: int, took: int) -> None:
         end_with_parent(0)
         os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), connection.detach())
         os.write(took, _TAKEN)
-        spec, descriptors = request
-        _keep(spec, *descriptors, took)
+        spec, (folder, output, report) = request
+        _keep(spec, folder, output, report, took)
     finally:
         os._exit(0)
 
