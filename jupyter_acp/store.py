@@ -671,6 +671,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute("PRAGMA wal_autocheckpoint = 1000")
     if version < SCHEMA_VERSION:
         _upgrade(db, path)
+        # this one would keep what that has taken, a quarter of a MB, for as long as the project is there
+        db.close()
+        return _connect(path)
     db.execute("PRAGMA foreign_keys = ON")
     path.chmod(0o600)
     return db

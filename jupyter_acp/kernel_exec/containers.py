@@ -46,6 +46,13 @@ EGRESS_PORT = 4141
 _CONFIG = "/etc/acp"
 _DIGEST = f"{LABEL}.digest"
 _PROJECT = f"{LABEL}.of"
+_SERVER = (
+    "python3",
+    "-c",
+    # a grammar of addresses that nothing here is checked by: to load it takes longer than all the rest of the start
+    "import sys; sys.modules['rfc3987_syntax'] = None; sys.argv = ['jupyter-server']; "
+    "from jupyter_server.serverapp import main; sys.exit(main())",
+)
 WHOLE = "project"
 """The key of the container in which everything of the project can be written."""
 
@@ -359,7 +366,7 @@ class Containers:
         options = await self._options(key)
         container: Container | None = None
         try:
-            id, pid = await self._podman.create(*options, image=spec.image, command=("jupyter-server",))
+            id, pid = await self._podman.create(*options, image=spec.image, command=_SERVER)
             container = Container(id, name, key.name, folder)
             # folders are mounted by path, which the project's users can change meanwhile: seen before anything runs
             for inside, identity in expected.items():

@@ -18,6 +18,7 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -35,6 +36,7 @@ main()"""
 
 HEADER = struct.Struct(">I")
 _TAKEN, _GONE = b"+", b"-"
+_START = 0.02  # seconds until the next keeper is made all the same: to fork takes a core from a command that starts
 _DEFAULT = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,6 +63,7 @@ def _serve_one(connection: socket.socket) -> bool:
         return _refuse_one(connection, exc)
     os.close(took)
     said = os.read(taken, 1)
+    select.select([taken], [], [], _START)
     os.close(taken)
     return said != _GONE  # nothing is said by one that was killed
 
@@ -80,9 +83,8 @@ def _wait(connection: socket.socket, parent: int, took: int) -> None:
         end_with_parent(0)
         os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), connection.detach())
         os.write(took, _TAKEN)
-        os.close(took)
-        spec, descriptors = request
-        _keep(spec, *descriptors)
+        spec, (folder, output, report) = request
+        _keep(spec, folder, output, report, took)
     finally:
         os._exit(0)
 
@@ -118,8 +120,8 @@ def _request(connection: socket.socket) -> tuple[dict[str, object], list[int]] |
     return json.loads(data), descriptors
 
 
-def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> None:
-    """Start the command and wait for it and all that it leaves behind."""
+def _keep(spec: dict[str, object], folder: int, output: int, report: int, took: int) -> None:
+    """Start the command and wait for it and all that it leaves behind. `took` is closed once it has started."""
     with open(report, "w", buffering=1) as out:
         inside, told = os.pipe()
         for descriptor in (inside, told):
@@ -134,6 +136,7 @@ def _keep(spec: dict[str, object], folder: int, output: int, report: int) -> Non
             out.write(json.dumps({"pid": pid, "keeper": os.getpid()}) + "\n")
         except BrokenPipeError:  # who asked for it is gone, and nobody else will ever know of it
             kill_all(lambda: set(tree(os.getpid(), None)), timeout=10.0)
+        os.close(took)
         with contextlib.suppress(ChildProcessError):
             while True:
                 ended, status = os.wait()

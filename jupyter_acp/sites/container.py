@@ -346,7 +346,8 @@ class BesideLauncher:
             except ExecutorError as exc:
                 await link.close()
                 raise AgentError(str(exc)) from exc
-        if self._spec.placement == "host-remote" and after is not None:
+        # who only ends it needs the link as it is, whatever became of the container
+        if after is not None and self._spec.placement == "host-remote":
             self._link = link
             if self._use is None:
                 self._lose()

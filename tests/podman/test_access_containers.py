@@ -100,7 +100,7 @@ try ls BETA
 try cat TOKEN
 for pid in PIDS; do try kill -9 $pid; try cat /proc/$pid/environ; done
 echo "tokens $(find / -name token -not -path '/proc/*' 2>/dev/null | tr '\n' ' ')"
-echo "users $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -c a-process-of-another)"
+echo "users $(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -c '[a]-process-of-another')"
 echo over
 """
 

@@ -195,7 +195,8 @@ async def test_codex_beside_the_coordinator_says_that_its_container_is_gone_and_
     ended = (await chat.until_kind("turn_ended", id=turn))["data"]
     assert ended["error"] == {"message": "the project's container is gone", "reason": "agent_error"}
     assert chat.of("tool_call", turn)[-1]["status"] == "cancelled"
-    await chat.run("/run hostname; cat name.txt\n/recall")
+    ended = await chat.run("/run hostname; cat name.txt\n/recall")
+    assert ended["stop_reason"] == "end_turn", ended
     assert output(chat, "t2").split() == ["alpha", "alpha"]
     assert "/say over" in chat.text("t2")
     assert [started["how"] for started in chat.of("agent_started")] == ["new", "resume"]
