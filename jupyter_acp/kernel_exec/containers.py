@@ -89,7 +89,7 @@ class Container:
     Attributes
     ----------
     gone
-        Whether it was found to have ended by itself; those of `on_gone` are called when that is found.
+        Whether it was found to have ended, or to be of no use; those of `on_gone` are called when that is found.
     """
 
     def __init__(self, id: str, name: str, key: str, folder: Path) -> None:
@@ -122,6 +122,12 @@ class Container:
             raise ExecutorError(
                 f"what listens in place of {self.name} is not in that container; nothing was sent to it"
             )
+
+    def lost(self) -> None:
+        """It has ended, or another is made in its place."""
+        self.gone = True
+        for tell in list(self.on_gone):
+            tell()
 
     async def close(self) -> None:
         """Let go of it; it goes on."""
@@ -194,11 +200,6 @@ class Containers:
     def changed(self, project: Project) -> None:
         """The next container is made as this says."""
         self._project = project
-
-    def has(self, container: Container) -> bool:
-        """Whether this container, and not one that was made in its place, is known to run."""
-        slot = self._slots.get(container.key)
-        return slot is not None and slot.container is not None and slot.container.id == container.id
 
     def is_running(self, key: str = WHOLE) -> bool:
         """Whether a container is known to run."""
@@ -328,7 +329,17 @@ class Containers:
 
     async def _adopt(self, slot: _Slot, key: str, digest: str | None) -> Container | None:
         """The container that is there, maybe an earlier coordinator's; None where there is none that will do."""
+        before = slot.container
         await self._let_go(slot)
+        container = await self._adopted(slot, key, digest)
+        if before is not None:
+            if container is not None and container.id == before.id:
+                container.on_gone = before.on_gone
+            else:
+                before.lost()
+        return container
+
+    async def _adopted(self, slot: _Slot, key: str, digest: str | None) -> Container | None:
         found = await self._podman.inspect(self._container_name(key))
         if found is None or not found.running or digest not in (None, found.labels.get(_DIGEST)):
             return None
@@ -407,9 +418,7 @@ class Containers:
             log.warning("project=%s container %s is gone", self._project.id, container.key)
             if slot.container is container:
                 slot.container = slot.life = None
-            container.gone = True
-            for tell in list(container.on_gone):
-                tell()
+            container.lost()
             await container.close()
         finally:
             hang_up(line)
