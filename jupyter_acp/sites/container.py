@@ -346,7 +346,7 @@ class BesideLauncher:
             except ExecutorError as exc:
                 await link.close()
                 raise AgentError(str(exc)) from exc
-        if self._spec.placement == "host-remote":
+        if self._spec.placement == "host-remote" and after is not None:  # None: it is only to be ended
             self._link = link
             if self._use is not None:
                 self._use.container.on_gone.add(self._lose)
