@@ -12,25 +12,19 @@ open to its server (the life line), whose end says that it is gone; whoever begi
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import os
-import secrets
 import shutil
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from tornado.websocket import WebSocketClientConnection
 
 from jupyter_acp import __version__
 from jupyter_acp.exceptions import ExecutorError
-from jupyter_acp.kernel_exec.paths import Root
+from jupyter_acp.kernel_exec.container_recipe import DIGEST, PROJECT, SERVER, WHOLE, Key, Recipe, WayOut, mounted
 from jupyter_acp.kernel_exec.podman import LABEL, Podman
 from jupyter_acp.kernel_exec.server import ServerExecutor
 from jupyter_acp.kernel_exec.server_link import Unreachable, hang_up
@@ -38,56 +32,9 @@ from jupyter_acp.projects.base import Project
 
 log = logging.getLogger(__name__)
 
-PLACE = "/project"
-HOME = "/home/agent"
-RUN = "/run/acp"
-EGRESS_FOLDER = "/run/acp-egress"
-EGRESS_PORT = 4141
-_CONFIG = "/etc/acp"
-_DIGEST = f"{LABEL}.digest"
-_PROJECT = f"{LABEL}.of"
-_SERVER = (
-    "python3",
-    "-c",
-    # a grammar of addresses that nothing here is checked by: to load it takes longer than all the rest of the start
-    "import sys; sys.modules['rfc3987_syntax'] = None; sys.argv = ['jupyter-server']; "
-    "from jupyter_server.serverapp import main; sys.exit(main())",
-)
-WHOLE = "project"
-"""The key of the container in which everything of the project can be written."""
-
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-
 GRACE = 30.0  # seconds that a container of one session is kept unused
 _START = 30.0
 _LOOK = 2.0
-_SOCKET_PATH = 100  # bytes; the system's limit is 107 (104 on macOS)
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which container of a project.
-
-    Attributes
-    ----------
-    name
-        Unique in the project: letters, digits and `-`.
-    writable
-        The folder that can be written, relative to the project's root, "" for all of it; None: nothing.
-    """
-
-    name: str
-    writable: str | None
-
-
-class WayOut(Protocol):
-    """The way from a project's containers to model providers."""
-
-    folder: Path
-    """Which they are given, with `egress.sock` in it."""
-
-    async def start(self) -> None:
-        """Listen there. Idempotent."""
 
 
 class Container:
@@ -165,16 +112,10 @@ class Containers:
 
     Parameters
     ----------
-    project
-        As it is declared; `changed` tells of another declaration.
-    instance
-        Names the coordinator: it sees only containers of its own.
-    folder
-        Where sockets, tokens and configurations of its containers are made, each in a folder of its own; a short path.
-    home
-        The home of its agents, outside the project; kept.
-    way_out
-        The way to model providers, for projects that have one.
+    project, podman, instance, folder, home, way_out
+        See `Recipe`.
+    grace
+        Seconds that a container of one session is kept unused.
     """
 
     def __init__(
@@ -188,11 +129,9 @@ class Containers:
         way_out: WayOut | None = None,
         grace: float = GRACE,
     ) -> None:
-        self._project = project
+        self._recipe = Recipe(project, podman=podman, instance=instance, folder=folder, home=home, way_out=way_out)
         self._podman = podman
         self._instance = instance
-        self._folder = folder
-        self._home = home
         self._way_out = way_out
         self._grace = grace
         self._slots: dict[str, _Slot] = {}
@@ -200,7 +139,7 @@ class Containers:
 
     def changed(self, project: Project) -> None:
         """The next container is made as this says."""
-        self._project = project
+        self._recipe.project = project
 
     def when_gone(self, container: Container, tell: Callable[[], None]) -> None:
         """Call `tell` once this container is gone, also where another is made in its place; at once if it is."""
@@ -269,14 +208,12 @@ class Containers:
                 await self._let_go(slot)
 
     def folders(self) -> dict[str, Path]:
-        """Of each container that there may be, by key: the folder that it shares with us."""
-        if not self._folder.is_dir():
-            return {}
-        return {place.name: place / "run" for place in self._folder.iterdir() if (place / "etc").is_dir()}
+        """See `Recipe.folders`."""
+        return self._recipe.folders()
 
     async def logs(self) -> str:
         """The end of what the project's own container has printed. ExecutorError where there is none."""
-        return await self._podman.logs(self._container_name(WHOLE))
+        return await self._podman.logs(self._recipe.name(WHOLE))
 
     # --- counting ----------------------------------------------------------------------------------------------------
 
@@ -304,7 +241,7 @@ class Containers:
     async def _leave(self, slot: _Slot) -> None:
         """Remove a container once nobody has used it for its time."""
         name = next(name for name, found in self._slots.items() if found is slot)
-        spec = self._project.container
+        spec = self._recipe.project.container
         await asyncio.sleep(spec.idle_timeout if name == WHOLE and spec is not None else self._grace)
         async with slot.one:
             slot.leaving = None
@@ -312,13 +249,13 @@ class Containers:
                 try:
                     await self._remove(name)
                 except ExecutorError as exc:
-                    log.warning("project=%s container %s was not removed: %s", self._project.id, name, exc)
+                    log.warning("project=%s container %s was not removed: %s", self._recipe.project.id, name, exc)
 
     # --- the container -----------------------------------------------------------------------------------------------
 
     async def _ready(self, slot: _Slot, key: Key) -> Container:
         # one that others use stays as it is
-        digest = None if slot.users > 1 else await self._digest()
+        digest = None if slot.users > 1 else await self._recipe.digest()
         if slot.container is not None and await self._is_made_of(slot.container, digest) and await self._answers(slot):
             return slot.container
         if (found := await self._adopt(slot, key.name, digest)) is not None:
@@ -329,7 +266,7 @@ class Containers:
         if digest is None:
             return True
         found = await self._podman.inspect(container.id)
-        return found is not None and found.labels.get(_DIGEST) == digest
+        return found is not None and found.labels.get(DIGEST) == digest
 
     async def _answers(self, slot: _Slot) -> bool:
         if slot.container is None:
@@ -343,34 +280,34 @@ class Containers:
     async def _adopt(self, slot: _Slot, key: str, digest: str | None) -> Container | None:
         """The container that is there, maybe an earlier coordinator's; None where there is none that will do."""
         await self._let_go(slot)
-        found = await self._podman.inspect(self._container_name(key))
-        if found is None or not found.running or digest not in (None, found.labels.get(_DIGEST)):
+        found = await self._podman.inspect(self._recipe.name(key))
+        if found is None or not found.running or digest not in (None, found.labels.get(DIGEST)):
             return None
         await self._open_way_out()
-        container = Container(found.id, found.name, key, self._folder / key)
+        container = Container(found.id, found.name, key, self._recipe.folder(key))
         try:
             await container.executor.link.wait(5.0)
             await self._hold(slot, container)
         except ExecutorError as exc:
-            log.warning("project=%s container %s runs and does not answer: %s", self._project.id, key, exc)
+            log.warning("project=%s container %s runs and does not answer: %s", self._recipe.project.id, key, exc)
             await container.close()
             return None
         return container
 
     async def _make(self, slot: _Slot, key: Key) -> Container:
-        spec, name, folder = self._project.container, self._container_name(key.name), self._folder / key.name
+        spec, name, folder = self._recipe.project.container, self._recipe.name(key.name), self._recipe.folder(key.name)
         assert spec is not None
         await self._podman.remove(name)
         await self._open_way_out()
-        expected = await asyncio.to_thread(self._prepare, folder, key)
-        options = await self._options(key)
+        expected = await asyncio.to_thread(self._recipe.prepare, key)
+        options = await self._recipe.options(key)
         container: Container | None = None
         try:
-            id, pid = await self._podman.create(*options, image=spec.image, command=_SERVER)
+            id, pid = await self._podman.create(*options, image=spec.image, command=SERVER)
             container = Container(id, name, key.name, folder)
             # folders are mounted by path, which the project's users can change meanwhile: seen before anything runs
             for inside, identity in expected.items():
-                if await asyncio.to_thread(_mounted, pid, inside) != identity:
+                if await asyncio.to_thread(mounted, pid, inside) != identity:
                     raise ExecutorError(f"{inside} was replaced while its container was made")
             await self._podman.start(id)
             await container.executor.link.wait(_START)
@@ -386,11 +323,11 @@ class Containers:
             if isinstance(exc, Unreachable):
                 raise ExecutorError(f"the project's server did not start: {words or exc}") from exc
             raise
-        log.info("project=%s container %s runs (%s)", self._project.id, key.name, id[:12])
+        log.info("project=%s container %s runs (%s)", self._recipe.project.id, key.name, id[:12])
         return container
 
     async def _open_way_out(self) -> None:
-        if self._way_out is not None and self._has_way_out:
+        if self._way_out is not None and self._recipe.has_way_out:
             await self._way_out.start()
 
     async def _remove(self, key: str) -> None:
@@ -398,12 +335,12 @@ class Containers:
         if slot is not None:
             await self._let_go(slot)
             slot.tell()
-        await self._podman.remove(self._container_name(key))
-        await asyncio.to_thread(shutil.rmtree, self._folder / key, ignore_errors=True)
+        await self._podman.remove(self._recipe.name(key))
+        await asyncio.to_thread(shutil.rmtree, self._recipe.folder(key), ignore_errors=True)
 
     async def _kept(self, slot: _Slot) -> bool:
         """Keep the project's own container for its time, if it runs as it is to be."""
-        if await self._adopt(slot, WHOLE, await self._digest()) is None:
+        if await self._adopt(slot, WHOLE, await self._recipe.digest()) is None:
             return False
         slot.users += 1
         self._released(slot)
@@ -420,7 +357,7 @@ class Containers:
         try:
             while await line.read_message() is not None:
                 pass
-            log.warning("project=%s container %s is gone", self._project.id, container.key)
+            log.warning("project=%s container %s is gone", self._recipe.project.id, container.key)
             if slot.container is container:
                 slot.container = slot.life = None
             slot.tell(but=slot.container)
@@ -437,128 +374,11 @@ class Containers:
         if container is not None:
             await container.close()
 
-    # --- what it is made of ------------------------------------------------------------------------------------------
-
-    def _container_name(self, key: str) -> str:
-        return f"acp-{self._instance}-{self._project.id}-{key}"
-
     async def _names(self) -> list[str]:
         """The keys of all containers of this project that there are."""
         # not by their names alone: those of a project `a-b` begin like those of `a`
-        names = await self._podman.named(f"{LABEL}={self._instance}", f"{_PROJECT}={self._project.id}")
-        return [name.removeprefix(self._container_name("")) for name in names]
-
-    async def _digest(self) -> str:
-        """What a container is made of, in short: one that differs is of another image or declaration."""
-        spec = self._project.container
-        assert spec is not None
-        made_of = [await self._podman.image(spec.image), str(self._project.root), __version__, *self._limits()]
-        return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
-
-    def _limits(self) -> list[str]:
-        spec = self._project.container
-        assert spec is not None
-        words = ["--memory", spec.memory, "--cpus", str(spec.cpus), "--pids-limit", str(spec.pids)]
-        if spec.network != "full":  # that is podman's own
-            words += ["--network", "none"]
-        for inside, outside in sorted(spec.mounts.items()):
-            words += ["--volume", f"{outside}:{inside}:ro"]
-        return words
-
-    async def _options(self, key: Key) -> list[str]:
-        user, folder = self._user(), self._folder / key.name
-        root = self._project.root
-        words = ["--name", self._container_name(key.name), "--init", "--user", user]
-        for label, value in (
-            (LABEL, self._instance),
-            (_PROJECT, self._project.id),
-            (f"{LABEL}.key", key.name),
-            (_DIGEST, await self._digest()),
-        ):
-            words += ["--label", f"{label}={value}"]
-        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", self._project.id[:60]]
-        if os.geteuid() != 0:
-            words += ["--userns", "keep-id"]
-        if key.writable != "":
-            words.append("--read-only")
-        words += self._limits()
-        words += ["--volume", f"{root}:{PLACE}:{'rw' if key.writable == '' else 'ro'}"]
-        if key.writable:
-            words += ["--volume", f"{root / key.writable}:{PLACE}/{key.writable}:rw"]
-        words += ["--volume", f"{folder / 'run'}:{RUN}", "--volume", f"{folder / 'etc'}:{_CONFIG}:ro"]
-        words += ["--volume", f"{self._home}:{HOME}"]
-        if self._has_way_out and self._way_out is not None:
-            words += ["--volume", f"{self._way_out.folder}:{EGRESS_FOLDER}:ro"]
-        # the file's name, not the token
-        for name, value in (
-            ("HOME", HOME),
-            ("JUPYTER_TOKEN_FILE", f"{_CONFIG}/token"),
-            ("JUPYTER_CONFIG_DIR", _CONFIG),
-            ("JUPYTER_RUNTIME_DIR", f"{RUN}/jupyter"),
-            ("JUPYTER_DATA_DIR", f"{HOME}/.local/share/jupyter"),
-            # modules in its users' home are not the server's
-            ("PYTHONNOUSERSITE", "1"),
-        ):
-            words += ["--env", f"{name}={value}"]
-        # Jupyter reads a configuration in the folder that it is started in
-        return [*words, "--workdir", _CONFIG]
-
-    @property
-    def _has_way_out(self) -> bool:
-        spec = self._project.container
-        return self._way_out is not None and spec is not None and spec.network == "providers"
-
-    def _user(self) -> str:
-        """Who it runs as: the owner of the project's folder, who must not be root."""
-        owner = self._project.root.stat()
-        if owner.st_uid == 0:
-            raise ExecutorError(
-                f"{self._project.root} belongs to root; a project's container runs as the owner of its folder: "
-                "give it to an account of its own (chown)"
-            )
-        if os.geteuid() not in (0, owner.st_uid):
-            raise ExecutorError(f"{self._project.root} belongs to another account (uid {owner.st_uid})")
-        return f"{owner.st_uid}:{owner.st_gid}"
-
-    def _prepare(self, folder: Path, key: Key) -> dict[str, tuple[int, int]]:
-        """Make the folders of a container; what must be found mounted in it: device and inode, by place. Blocking."""
-        if len(os.fsencode(folder / "run" / "server.sock")) > _SOCKET_PATH:
-            raise ExecutorError(f"{folder}: too long a path for a unix socket; choose another runtime_dir")
-        uid, gid = (int(word) for word in self._user().split(":"))
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        for place in (folder, folder / "run", folder / "etc"):
-            place.mkdir(mode=0o700)
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        token = os.open(folder / "etc" / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-        with os.fdopen(token, "w") as file:
-            file.write(secrets.token_hex(32))  # without a newline: Jupyter would take that for a part of it
-        (folder / "etc" / "jupyter_server_config.json").write_text(json.dumps(self._config()))
-        if os.geteuid() == 0:
-            for place in (folder / "run", folder / "etc", *(folder / "etc").iterdir(), self._home):
-                os.chown(place, uid, gid, follow_symlinks=False)
-        with closing(Root(self._project.root)) as root:
-            expected = {PLACE: _identity(root, None)}
-            if key.writable:
-                expected[f"{PLACE}/{key.writable}"] = _identity(root, key.writable)
-        return expected
-
-    def _config(self) -> dict[str, object]:
-        ours: dict[str, object] = {"serve_project": True, "runtime_dir": f"{RUN}/runners"}
-        if self._has_way_out:
-            ours |= {"egress_socket": f"{EGRESS_FOLDER}/egress.sock", "egress_port": EGRESS_PORT}
-        return {
-            "ServerApp": {
-                "sock": f"{RUN}/server.sock",
-                "sock_mode": "0600",
-                "root_dir": PLACE,
-                "open_browser": False,
-                "quit_button": False,
-                "terminals_enabled": False,
-                "jpserver_extensions": {"jupyter_acp": True},
-            },
-            "AcpExtension": ours,
-        }
+        names = await self._podman.named(f"{LABEL}={self._instance}", f"{PROJECT}={self._recipe.project.id}")
+        return [name.removeprefix(self._recipe.name("")) for name in names]
 
 
 class _NotThere(Exception):
@@ -569,31 +389,6 @@ async def remove_left(podman: Podman, instance: str, is_gone: Callable[[str], bo
     """Remove what earlier coordinators of this instance left running of projects that are gone. ExecutorError."""
     for name in await podman.named(f"{LABEL}={instance}"):
         found = await podman.inspect(name)
-        if found is not None and is_gone(found.labels.get(_PROJECT, "")):
+        if found is not None and is_gone(found.labels.get(PROJECT, "")):
             log.info("container %s is removed: its project is gone", name)
             await podman.remove(found.id)
-
-
-def _mounted(pid: int, inside: str) -> tuple[int, int]:
-    """Device and inode of a folder in the container of a process, no link followed. Blocking."""
-    opened = [os.open(f"/proc/{pid}/root", _FOLDER)]
-    try:
-        for name in inside.strip("/").split("/"):
-            opened.append(os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=opened[-1]))
-        found = os.fstat(opened[-1])
-    except OSError as exc:
-        raise ExecutorError(f"{inside} is not in its container: {exc.strerror}") from exc
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-    return found.st_dev, found.st_ino
-
-
-def _identity(root: Root, path: str | None) -> tuple[int, int]:
-    """Device and inode of a folder of the project, found without leaving it."""
-    folder = root.open_directory(path)
-    try:
-        found = os.fstat(folder)
-    finally:
-        os.close(folder)
-    return found.st_dev, found.st_ino

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from ..agentspec import AgentSpec, environment, keys, own_folders, provider_envi
 from ..egress import EgressProxy
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, ExecutorError
-from ..kernel_exec.base import Command, Executor, OnExit, OnOutput, Run, finish_all
-from ..kernel_exec.containers import EGRESS_PORT, WHOLE, Container, Containers, Key, Use
+from ..kernel_exec.base import Executor
+from ..kernel_exec.container_recipe import EGRESS_PORT, WHOLE, Key
+from ..kernel_exec.containers import Container, Containers, Use
 from ..kernel_exec.sandbox import Sandbox, only
 from ..kernel_exec.sandbox import missing as sandbox_missing
 from ..projects.base import Project
@@ -32,6 +33,7 @@ from ..records import SessionRow
 from ..runner_link import RunnerLink, RunnerLost
 from . import remote
 from .base import Launch, Launcher, Looking, State
+from .executor import SessionExecutor
 from .local import LocalRunners, Machine
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -102,7 +104,11 @@ class ContainerSite:
 
     def executor(self, row: Callable[[], SessionRow]) -> Executor:
         """See `Site.executor`."""
-        return SessionExecutor(self, row)
+        return SessionExecutor(
+            self.project.id,
+            use=lambda: self.use(self.key(row())),
+            is_running=lambda: self.containers.is_running(self.key(row()).name),
+        )
 
     async def left(self) -> list[str]:
         """See `Site.left`."""
@@ -383,105 +389,6 @@ class BesideLauncher:
         if before is not None:
             self._site.containers.forget(before.container, self._lose)
             before.release()
-
-
-class SessionExecutor:
-    """The executor of one session: that of the container which its access gives it at the time. See `Executor`."""
-
-    def __init__(self, site: ContainerSite, row: Callable[[], SessionRow]) -> None:
-        self._site = site
-        self._row = row
-        self._commands: list[tuple[Command, Use]] = []
-        self._stopped = False
-
-    async def start(self) -> None:
-        """See `Executor.start`."""
-        async with self._container():
-            pass
-
-    async def poll(self) -> int | None:
-        """See `Executor.poll`."""
-        if self._stopped:
-            return 0
-        return None if self._site.state == "running" else 1
-
-    def get_state(self) -> JsonObject:
-        """See `Executor.get_state`."""
-        return {"project": self._site.project.id}
-
-    def load_state(self, state: JsonObject) -> None:
-        """See `Executor.load_state`."""
-        if state != self.get_state():
-            raise ValueError(f"this is the state of another project: {state}")
-
-    async def read_text_file(self, path: str, line: int | None = None, limit: int | None = None) -> str:
-        """See `Executor.read_text_file`."""
-        async with self._container() as container:
-            return await container.executor.read_text_file(path, line, limit)
-
-    async def write_text_file(self, path: str, text: str) -> None:
-        """See `Executor.write_text_file`."""
-        async with self._container() as container:
-            await container.executor.write_text_file(path, text)
-
-    async def spawn(
-        self,
-        command: Sequence[str] | str,
-        *,
-        run: Run = "terminal",
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        output_limit: int | None = None,
-        on_output: OnOutput | None = None,
-        on_exit: OnExit | None = None,
-    ) -> Command:
-        """See `Executor.spawn`."""
-        use = await self._used()
-        try:
-            started = await use.container.executor.spawn(
-                command,
-                run=run,
-                cwd=cwd,
-                env=env,
-                output_limit=output_limit,
-                on_output=on_output,
-                on_exit=on_exit,
-            )
-        except BaseException:
-            use.release()
-            raise
-        self._let_ended_go()
-        self._commands.append((started, use))
-        return started
-
-    async def stop(self) -> None:
-        """See `Executor.stop`. The container is that of others too."""
-        self._stopped = True
-        try:
-            await finish_all(command.close() for command, _ in self._commands)
-        finally:
-            for _, use in self._commands:
-                use.release()
-            self._commands.clear()
-
-    def _let_ended_go(self) -> None:
-        for command, use in self._commands:
-            if command.exit is not None:
-                use.release()
-        self._commands = [(command, use) for command, use in self._commands if command.exit is None]
-
-    async def _used(self) -> Use:
-        if self._stopped:
-            raise ExecutorError("the executor has been stopped")
-        return await self._site.use(self._site.key(self._row()))
-
-    @asynccontextmanager
-    async def _container(self) -> AsyncIterator[Container]:
-        use = await self._used()
-        try:
-            yield use.container
-        finally:
-            use.release()
 
 
 async def _clear(container: Container, name: str) -> str:

@@ -14,7 +14,8 @@ import pytest
 from conftest import Conversation
 
 from jupyter_acp.exceptions import ExecutorError
-from jupyter_acp.kernel_exec.containers import Containers, Key
+from jupyter_acp.kernel_exec.container_recipe import Key
+from jupyter_acp.kernel_exec.containers import Containers
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Project
 

@@ -13,7 +13,8 @@ from egress_world import KEY, STREAM, Seen, event, world
 
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.base import Exit
-from jupyter_acp.kernel_exec.containers import EGRESS_PORT, WHOLE, Containers, Key, Use
+from jupyter_acp.kernel_exec.container_recipe import EGRESS_PORT, WHOLE, Key
+from jupyter_acp.kernel_exec.containers import Containers, Use
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Network, Project
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from conftest import Conversation, Drive
 
-from jupyter_acp.kernel_exec.containers import Containers, Key
+from jupyter_acp.kernel_exec.container_recipe import Key
+from jupyter_acp.kernel_exec.containers import Containers
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Project
 
