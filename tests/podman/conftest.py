@@ -70,7 +70,7 @@ def podman(podman_environ: None, short_folder: Path) -> Iterator[Podman]:
         podman("rm", "--force", "--time=0", container["Id"])
     left: list[Any] = [(container["Name"], container["State"]["Status"]) for container in containers]
     # the last to go are those that clean up after the others
-    left += [(p.pid, p.cmdline()[-1]) for p in psutil.wait_procs(podman.processes(), timeout=10)[1]]
+    left += [process.cmdline() for process in psutil.wait_procs(podman.processes(), timeout=10)[1]]
     left += podman.mounts()
     assert left == []
 
