@@ -11,7 +11,7 @@ from typing import Any
 
 from conftest import Conversation, Drive
 
-from jupyter_acp.kernel_exec.container_recipe import Key
+from jupyter_acp.kernel_exec.container_recipe import WHOLE, Key
 from jupyter_acp.kernel_exec.containers import Containers
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Project
@@ -88,7 +88,7 @@ async def test_a_container_that_is_used_again_in_time_stays_and_otherwise_goes(
     projects: ProjectsFile, podman: Podman
 ) -> None:
     root = projects.add("counted")
-    spec = ContainerSpec(image=projects.image, network="none")
+    spec = ContainerSpec(image=projects.image, network="none", idle_timeout=1.0)
     containers = Containers(
         Project(id="counted", name="counted", root=root, place="/project", container=spec),
         podman=OurPodman(),
@@ -108,6 +108,12 @@ async def test_a_container_that_is_used_again_in_time_stays_and_otherwise_goes(
     assert (again.container.id, podman.of("counted")["a-ro"]["State"]["Status"]) == (id, "running")
     again.release()
     await until(lambda: podman.of("counted") == {})
+    # the project's own has the time that its declaration says
+    whole = await containers.use(Key(WHOLE, ""))
+    assert containers.is_running()
+    whole.release()
+    await until(lambda: podman.of("counted") == {})
+    assert not containers.is_running()
     await until(lambda: list((root.parent / "c").iterdir()) == [])
     await containers.close()
 
