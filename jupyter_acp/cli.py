@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -23,6 +24,7 @@ from jupyter_core.paths import jupyter_config_path, jupyter_runtime_dir
 from . import __version__, cli_projects
 from .agentspec import Catalogue
 
+AGAIN_SECONDS: Final = 5.0
 SAMPLE: Final = Path(__file__).with_name("sample")
 
 
@@ -62,15 +64,25 @@ def demo(*, root: Path, port: int, browser: bool) -> int:
     # in a group of its own: a Ctrl-C that reached it where its input is no terminal would end it without clearing up
     process = subprocess.Popen(lab_command(root, port, browser=browser), env=lab_environ(), process_group=0)
 
+    stopped = False
+
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
         process.terminate()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     address = _address(process)
     if address is not None:
-        print(f"\nJupyterLab with the demo agent, on {root}:\n\n    {address}\n\nStop it with Ctrl-C.", flush=True)
-    return process.wait()
+        with contextlib.suppress(OSError):  # the terminal is gone, and we are told of that by a signal
+            print(f"\nJupyterLab with the demo agent, on {root}:\n\n    {address}\n\nStop it with Ctrl-C.", flush=True)
+    while True:
+        try:
+            return process.wait(timeout=AGAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            if stopped:
+                process.terminate()  # a server that is only starting may not have heard of it
 
 
 def lab_command(root: Path, port: int, *, browser: bool) -> list[str]:
