@@ -111,7 +111,8 @@ async def test_stop_in_the_middle_of_a_command_ends_the_command_and_codex_goes_o
     ended = (await chat.until_kind("turn_ended", id=turn))["data"]
     assert ended["stop_reason"] == "cancelled"
     assert len(command) == 2 and not [process for process in command if alive(process.pid)]
-    assert chat.of("tool_call", turn)[-1]["status"] == "cancelled"
+    # failed: Codex was quick to say so of the command that we had killed
+    assert chat.of("tool_call", turn)[-1]["status"] in ("cancelled", "failed")
     await chat.until_kind("turn_ended", id=queued)
     assert chat.text(queued) == "after the stop"
     [started] = chat.of("agent_started")

@@ -87,7 +87,9 @@ async def test_a_file_is_written_and_read_by_us(chat: Any, drive: Any, model_api
     path = drive.root / "sub" / "notes.txt"
     turn = await run(chat, f"/write {path} by fast-agent\n/say Written")
     assert path.read_text() == "by fast-agent"
-    assert chat.of("file_changed", turn) == [{"path": str(path), "route": "delegated"}]
+    written, changed = chat.of("file_changed", turn)
+    assert written == {"path": "sub/notes.txt", "route": "delegated"}
+    assert (changed["path"], changed["change"], changed["added"]) == ("sub/notes.txt", "added", 1)
     call = last_call(chat, turn)
     assert (call["kind"], call["status"], call["route"]) == ("edit", "completed", "delegated")
     [diff] = [part for part in call["content"] if part["type"] == "diff"]
