@@ -68,9 +68,8 @@ class Forwarder:
             if back.done():
                 await asyncio.wait({there}, timeout=_LINGER)
             elif there.exception() is None:
-                await asyncio.wait(
-                    {back}
-                )  # the agent has closed its side: the proxy knows, and does what it thinks right
+                # the agent has closed its side: the proxy knows, and does what it thinks right
+                await asyncio.wait({back})
         finally:
             for task in (there, back):
                 task.cancel()

@@ -201,6 +201,7 @@ class Containers:
         for name, slot in list(self._slots.items()):
             if slot.leaving is not None:
                 slot.leaving.cancel()
+                await asyncio.gather(slot.leaving, return_exceptions=True)
             if slot.users == 0:
                 with suppress(ExecutorError):
                     await self._remove(name)
@@ -224,8 +225,7 @@ class Containers:
                 if slot.leaving is not None:
                     slot.leaving.cancel()
                     slot.leaving = None
-                if self._closing:
-                    raise ExecutorError("the server ends")
+                self._check_open()
                 if (container := await get()) is None:
                     raise _NotThere
         except BaseException:
@@ -297,6 +297,7 @@ class Containers:
     async def _make(self, slot: _Slot, key: Key) -> Container:
         spec, name, folder = self._recipe.project.container, self._recipe.name(key.name), self._recipe.folder(key.name)
         assert spec is not None
+        self._check_open()
         await self._podman.remove(name)
         await self._open_way_out()
         expected = await asyncio.to_thread(self._recipe.prepare, key)
@@ -349,6 +350,9 @@ class Containers:
     async def _hold(self, slot: _Slot, container: Container) -> None:
         """Take a container into its slot; it is out of it again when it is gone."""
         line = await container.executor.link.connect("/commands")
+        if self._closing:  # meanwhile: nobody would let go of it any more
+            hang_up(line)
+        self._check_open()
         slot.container = container
         slot.tell(but=container)
         slot.life = asyncio.create_task(self._watch(slot, container, line), name=f"acp-container-{container.key}")
@@ -373,6 +377,10 @@ class Containers:
             await asyncio.gather(life, return_exceptions=True)
         if container is not None:
             await container.close()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise ExecutorError("the server ends")
 
     async def _names(self) -> list[str]:
         """The keys of all containers of this project that there are."""

@@ -55,12 +55,8 @@ class ServerExecutor:
 
     Parameters
     ----------
-    url
-        The server's base URL.
-    token
-        Its token, or the file that it is in, which is read for each call.
-    socket
-        The unix socket that it listens on; `url` then only gives the base path.
+    url, token, socket
+        See `ServerLink`, where the last is `unix_socket`.
     output_limit
         Bytes of a command's tail, unless the caller says otherwise.
     max_output_limit

@@ -89,8 +89,8 @@ try() { ("$@") >/dev/null 2>&1 && echo "DID $*"; }
 ln -sfn ../name.txt up; try sh -c 'echo evil > up'
 ln -sfn /project/name.txt whole; try sh -c 'echo evil > whole'
 try ln ../name.txt hard
-try sh -c 'echo evil > /proc/self/root/project/name.txt'
-try sh -c 'echo evil > /proc/1/root/project/name.txt'
+try sh -c 'cd /proc/self/root && echo evil > project/name.txt'
+try sh -c 'cd /proc/1/root && echo evil > project/name.txt'
 try sh -c 'echo evil > /proc/1/cwd/../../project/name.txt'
 try mv /project/ws /project/ws2
 try rm -f /project/name.txt
