@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,7 +137,7 @@ async def test_a_container_that_ended_or_froze_between_two_turns_is_found_out_at
 async def test_an_image_that_is_replaced_is_used_once_nobody_uses_a_container_of_the_old_one(
     host: Host, podman: Podman, image: str
 ) -> None:
-    tag = f"localhost/acp-test-{host.folder.parent.name.lower()}:t"
+    tag = f"localhost/acp-test-{uuid.uuid4().hex}:t"
     podman("tag", image, tag)
     try:
         write(host.projects.add("gamma", members={"ann": "owner"}, network="none", image=tag), "name.txt", "gamma")
