@@ -20,13 +20,13 @@ from traitlets import Bool, Dict, Enum, Float, Int, Type, Unicode
 from . import __version__
 from .agentspec import Catalogue
 from .coordinator import Coordinator, Settings
+from .egress.providers import Providers
 from .events import JsonObject
 from .handlers import handlers, project_side_handlers
 from .handlers.base import ProjectAccess
 from .hub import ProjectHub
 from .projects.base import Project, ProjectDirectory
 from .projects.local import LocalProjects
-from .providers import Providers
 from .session import Limits
 from .sites.base import Site
 from .sites.local import LocalSite, Machine
@@ -133,7 +133,7 @@ class AcpExtension(ExtensionApp):
 
     def _serve_project(self, root: Path) -> None:
         # a server with a coordinator need not load it
-        from .egress_forwarder import Forwarder
+        from .egress.forwarder import Forwarder
         from .handlers.project_side import ProjectSide
 
         forwarder = Forwarder(self.egress_port, Path(self.egress_socket)) if self.egress_socket else None
@@ -212,7 +212,7 @@ class AcpExtension(ExtensionApp):
         """Where a project runs."""
         if project.container is None:
             return LocalSite(project, machine)
-        from .egress import EgressProxy
+        from .egress.proxy import EgressProxy
         from .kernel_exec.containers import Containers
         from .kernel_exec.podman import Podman
         from .sites.container import ContainerSite

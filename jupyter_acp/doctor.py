@@ -16,12 +16,12 @@ from jupyter_core.paths import jupyter_config_path, jupyter_runtime_dir
 
 from . import __version__
 from .agentspec import Catalogue, keys
+from .egress.providers import Providers
 from .exceptions import AgentError, ExecutorError
 from .kernel_exec.podman import Podman
 from .projects.base import Project
 from .projects.declarations import Wrong, declared, read
 from .projects.podman import default_file
-from .providers import Providers
 
 _SOCKET_PATH = 100  # bytes: a unix socket's name is 107 at most, 103 on macOS
 Check = tuple[bool, str]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jupyter_acp.egress import EgressProxy
-from jupyter_acp.providers import Providers
+from jupyter_acp.egress.providers import Providers
+from jupyter_acp.egress.proxy import EgressProxy
 
 KEY = "sk-planted-0123456789"
 

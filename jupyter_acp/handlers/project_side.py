@@ -24,7 +24,7 @@ from tornado.websocket import WebSocketClosedError
 
 from .. import __version__
 from ..agentspec import basic_environment
-from ..egress_forwarder import Forwarder
+from ..egress.forwarder import Forwarder
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, BadRequest, ExecutorError
 from ..kernel_exec.base import Exit

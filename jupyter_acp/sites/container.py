@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..access import FULL_ACCESS, WORKSPACE_WRITE, kinds
 from ..agentspec import AgentSpec, environment, keys, own_folders, provider_environment
-from ..egress import EgressProxy
+from ..egress.proxy import EgressProxy
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, ExecutorError
 from ..kernel_exec.base import Executor

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from jupyter_acp.agentspec import Catalogue, provider_environment
-from jupyter_acp.egress import EgressProxy
-from jupyter_acp.egress_forwarder import Forwarder
-from jupyter_acp.providers import Providers
+from jupyter_acp.egress.forwarder import Forwarder
+from jupyter_acp.egress.providers import Providers
+from jupyter_acp.egress.proxy import EgressProxy
 
 from .conftest import MODULES
 from .model_api import ModelApi
@@ -81,7 +81,7 @@ async def test_codex_answers_runs_a_command_and_changes_a_file_without_a_key(
     assert (drive.root / "notes.txt").read_text() == "written by Codex\n"
     assert egress[0].usage()["tokens_today"] >= 15  # of three requests at least
     # nothing else was tried first, a WebSocket for example
-    lines = [record.getMessage() for record in caplog.records if record.name == "jupyter_acp.egress"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "jupyter_acp.egress.proxy"]
     assert {line.split(" sent=")[0] for line in lines} <= {
         "project=p1 POST /openai/responses 200",
         "project=p1 GET /openai/models 404",  # of the stand-in

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jupyter_acp.egress.providers import BUNDLED, Providers
 from jupyter_acp.exceptions import KeyUnusable
-from jupyter_acp.providers import BUNDLED, Providers
 
 KEYS = {id: {"key_file": f"/keys/{id}"} for id in json.loads(BUNDLED.read_bytes())}
 

@@ -1,6 +1,6 @@
 """The egress proxy of a project: its container calls model providers through it, and has none of the keys.
 
-It listens on a unix socket that only this project gets. What `egress_rules` admits goes to the provider's URL with the
+It listens on a unix socket that only this project gets. What `rules` admits goes to the provider's URL with the
 key added; nothing else goes anywhere. One request per connection, both ways as a stream: what the provider says is
 passed on as it comes, and a reader that is slow holds it back. Who goes away takes the other side along, so that Stop
 ends the model's work.
@@ -24,7 +24,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from .egress_http import (
+from ..events import JsonObject
+from ..exceptions import KeyUnusable
+from .http import (
     LARGEST_HEAD,
     PIECE,
     Framing,
@@ -38,13 +40,11 @@ from .egress_http import (
     read_response,
     response_framing,
 )
-from .egress_rules import Outgoing, Refused, admit, check_size
-from .egress_tokens import TokenReader
-from .egress_upstream import UpstreamError, connect
-from .egress_usage import UsageFile
-from .events import JsonObject
-from .exceptions import KeyUnusable
 from .providers import Provider, Providers
+from .rules import Outgoing, Refused, admit, check_size
+from .tokens import TokenReader
+from .upstream import UpstreamError, connect
+from .usage import UsageFile
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from .events import JsonObject
-from .exceptions import KeyUnusable
-from .keyfiles import read_key
+from ..events import JsonObject
+from ..exceptions import KeyUnusable
+from ..keyfiles import read_key
 
 BUNDLED: Final = Path(__file__).with_name("providers.json")
 

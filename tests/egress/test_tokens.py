@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import jupyter_acp.egress_usage as egress_usage
-from jupyter_acp.egress_tokens import MOST_ESTIMATED, TokenReader
-from jupyter_acp.egress_usage import KEPT_DAYS, UsageFile
+import jupyter_acp.egress.usage as egress_usage
+from jupyter_acp.egress.tokens import MOST_ESTIMATED, TokenReader
+from jupyter_acp.egress.usage import KEPT_DAYS, UsageFile
 
 
 def stream(*events: object) -> bytes:

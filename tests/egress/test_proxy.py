@@ -17,10 +17,10 @@ import psutil
 import pytest
 from egress_world import KEY, STREAM, Seen, Upstream, event, post, says, world
 
-from jupyter_acp.egress import EgressProxy
-from jupyter_acp.egress_forwarder import Forwarder
-from jupyter_acp.egress_rules import LARGEST_BODY
-from jupyter_acp.providers import Providers
+from jupyter_acp.egress.forwarder import Forwarder
+from jupyter_acp.egress.providers import Providers
+from jupyter_acp.egress.proxy import EgressProxy
+from jupyter_acp.egress.rules import LARGEST_BODY
 
 
 async def test_a_request_goes_below_the_providers_url_with_its_key_and_without_the_credentials_of_the_client(
@@ -360,7 +360,7 @@ async def test_what_comes_after_a_request_is_no_second_one(tmp_path: Path) -> No
 async def test_a_body_that_is_too_large_is_refused_before_and_while_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_acp.egress.LINGER", 1000)  # nobody has to wait for it
+    monkeypatch.setattr("jupyter_acp.egress.proxy.LINGER", 1000)  # nobody has to wait for it
     async with world(tmp_path) as w:
         head = f"{_POST}\r\nContent-Length: {LARGEST_BODY + 1}\r\n\r\n".encode()
         assert await w.refused(head) == (413, "request_too_large")
@@ -386,7 +386,7 @@ async def test_more_requests_at_once_than_a_project_may_make_are_told_to_wait(tm
 async def test_a_client_that_says_nothing_is_told_that_its_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jupyter_acp.egress.HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr("jupyter_acp.egress.proxy.HEAD_TIMEOUT", 0.05)
     async with world(tmp_path) as w:
         assert await w.refused(b"POST /openai") == (408, "timeout")
 
@@ -483,7 +483,7 @@ async def test_the_log_has_a_line_per_request_and_in_it_neither_key_nor_content(
         await w.refused(post("/other/x"))
         async with asyncio.timeout(10):
             await asyncio.gather(*w.proxy._tasks)
-        lines = [record.getMessage() for record in caplog.records if record.name == "jupyter_acp.egress"]
+        lines = [record.getMessage() for record in caplog.records if record.name == "jupyter_acp.egress.proxy"]
         assert lines[0].startswith("project=p1 POST /openai/responses 200 sent=13 received=")
         assert lines[0].endswith(" tokens=7")
         assert lines[1].startswith("project=p1 POST /other/x 404 sent=0 received=0 ms=")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
-from .egress_http import Framing, Head, Header, request_framing
+from .http import Framing, Head, Header, request_framing
 from .providers import Provider, Providers
 
 LARGEST_BODY: Final = 64 << 20  # bytes of a request

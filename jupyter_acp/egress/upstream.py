@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from .egress_http import LARGEST_HEAD, MessageError, head_bytes, read_response
+from .http import LARGEST_HEAD, MessageError, head_bytes, read_response
 from .providers import Provider
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds, with name, TLS and all
