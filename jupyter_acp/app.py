@@ -18,7 +18,7 @@ from jupyter_server.serverapp import ServerApp
 from traitlets import Bool, Dict, Enum, Float, Int, Type, Unicode
 
 from . import __version__
-from .agentspec import Catalogue
+from .agentspec import Catalogue, basic_environment
 from .coordinator import Coordinator, Settings
 from .egress.providers import Providers
 from .events import JsonObject
@@ -94,7 +94,8 @@ class AcpExtension(ExtensionApp):
         30.0, help="Seconds that the container of a session with restricted access is kept after its last use."
     ).tag(config=True)
     runner_idle_timeout: Any = Float(
-        86400.0, help="Seconds without a server until a runner ends an agent that says nothing."
+        86400.0,
+        help="Seconds without a server until a runner ends an agent that says nothing, and an egress proxy itself.",
     ).tag(config=True)
     serve_project: Any = Bool(
         False,
@@ -212,15 +213,19 @@ class AcpExtension(ExtensionApp):
         """Where a project runs."""
         if project.container is None:
             return LocalSite(project, machine)
-        from .egress.proxy import EgressProxy
+        from .egress.link import EgressLink, EgressSettings
         from .kernel_exec.containers import Containers
         from .kernel_exec.podman import Podman
         from .sites.container import ContainerSite
 
         kept, sockets = self._data.parent / "projects" / project.id, self._runtime / "projects" / project.id
-        egress = EgressProxy(
-            sockets / "e" / "egress.sock",
-            self.providers,
+        egress = EgressLink(
+            sockets,
+            EgressSettings(
+                providers=self.providers,
+                environment=basic_environment(machine.environment),
+                idle_timeout=machine.runner_idle_timeout,
+            ),
             kept / "usage.json",
             project=project.id,
             root=project.root,
@@ -238,10 +243,14 @@ class AcpExtension(ExtensionApp):
         return ContainerSite(project, machine, containers, folder=kept, egress=egress)
 
     async def _remove_left(self, is_gone: Callable[[str], bool]) -> None:
-        """Containers of an earlier server, of projects that are gone."""
+        """Containers of an earlier server, of projects that are gone, and their ways out."""
+        from .egress.link import CONTROL, end
         from .kernel_exec.containers import remove_left
         from .kernel_exec.podman import Podman
 
+        for control in self._runtime.glob(f"projects/*/{CONTROL}"):
+            if is_gone(control.parent.name):
+                await end(control)
         await remove_left(Podman(), self._coordinator_id, is_gone)
 
     def initialize_handlers(self) -> None:

@@ -1,8 +1,8 @@
 """The process that owns one agent's stdio, so that neither outlives nor depends on the Jupyter server.
 
 A pump of big chunks, not a parser: stdout is kept from the last acknowledged byte on (in memory, then on disk) and
-served on a unix socket to one controller at a time. Standard library only, without the package around it (START), the
-specification on stdin; `runner_link` is the other end.
+served on a unix socket to one controller at a time. Standard library only, started by `daemons` without the package
+around it, the specification on stdin; `runner_link` is the other end.
 Its one rule: the loop never waits for the agent or for the controller.
 
 Two processes: a *watcher*, which only ends the agent's processes when the runner dies, and the runner itself.
@@ -25,13 +25,6 @@ from collections.abc import Callable
 
 from .runner_output import CHUNK, Output
 from .runner_processes import CannotStart, adopt_orphans, kill_all, remove, start_agent, tree
-
-START = """import sys, types
-package = sys.modules["jupyter_acp"] = types.ModuleType("jupyter_acp")
-package.__path__ = [sys.argv[1]]
-from jupyter_acp.runner import main
-main(sys.argv[2])"""
-"""What `python -I -S -E -c` runs, with the package's folder and the runner's directory: no site, no __init__, quick."""
 
 HEADER = struct.Struct(">cQI")
 MAGIC = b"jupyter-acp-runner 1"

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import sys
-import tempfile
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from . import daemons, unixsockets
 from . import runner as wire
 from .exceptions import AgentError
 from .runner_output import CHUNK
@@ -84,27 +82,14 @@ async def launch(directory: Path, spec: LaunchSpec) -> int:
 async def _launch(directory: Path, spec: LaunchSpec) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    # what a Python may need to find its own libraries, and nothing else of our environment
-    env = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
-    package = str(Path(__file__).parent)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", "-E", "-X", "utf8", "-c", wire.START, package, str(directory.absolute())),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-    )
-    # stderr is closed to us only when the daemon has its own, so this waits for the report
-    out, err = await process.communicate(json.dumps(asdict(spec)).encode())
     try:
-        report = json.loads(out)
-    except ValueError as exc:
-        raise AgentError(f"the agent's runner could not start: {err.decode(errors='replace')[-2000:]}") from exc
-    if "error" in report:
+        report = await daemons.launch(
+            "jupyter_acp.runner", str(directory.absolute()), specification=asdict(spec), env={}
+        )
+    except daemons.NotStarted as exc:
         with contextlib.suppress(OSError):
             directory.rmdir()
-        raise AgentError(report["error"])
+        raise AgentError(str(exc)) from exc
     return int(report["pid"])
 
 
@@ -156,7 +141,7 @@ class RunnerLink:
         protocol = _Protocol()
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT):
-                sock = await _connect(directory)
+                sock = await unixsockets.connect(directory / "runner.sock")
                 try:
                     peer(sock)
                 except BaseException:
@@ -411,25 +396,6 @@ class _Protocol(asyncio.Protocol):
 def _settle(future: asyncio.Future[_T], value: _T) -> None:
     if not future.done():
         future.set_result(value)
-
-
-async def _connect(directory: Path) -> socket.socket:
-    """A connected socket. The kernel's limit on a socket's path (104 bytes on macOS) is no limit on ours."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.setblocking(False)
-    connect = asyncio.get_running_loop().sock_connect
-    path = str(directory / "runner.sock")
-    try:
-        if len(os.fsencode(path)) < 100:
-            await connect(sock, path)
-        else:
-            with tempfile.TemporaryDirectory(prefix="acp", dir="/tmp") as short:
-                os.symlink(directory.absolute(), f"{short}/d")
-                await connect(sock, f"{short}/d/runner.sock")
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def last_words(directory: Path) -> str:

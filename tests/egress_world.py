@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyter_acp import unixsockets
+from jupyter_acp.egress.link import EgressLink, EgressSettings
 from jupyter_acp.egress.providers import Providers
 from jupyter_acp.egress.proxy import EgressProxy
 
@@ -141,10 +143,15 @@ class World:
     usage_file: Path
     root: Path
 
+    def link(self, folder: Path, *, idle_timeout: float = 600.0, limit: int = 0, **environment: str) -> EgressLink:
+        """A proxy of its own, in a process of its own; whoever starts it stops it."""
+        settings = EgressSettings(providers=self.proxy.providers, environment=environment, idle_timeout=idle_timeout)
+        return EgressLink(folder, settings, self.usage_file, project="p1", root=self.root, limit=limit)
+
     @asynccontextmanager
     async def call(self, request: bytes) -> AsyncGenerator[Caller, None]:
         """A connection on which that is said."""
-        reader, writer = await asyncio.open_unix_connection(self.socket)
+        reader, writer = await asyncio.open_unix_connection(sock=await unixsockets.connect(self.socket))
         try:
             writer.write(request)
             async with asyncio.timeout(30):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..events import JsonObject
@@ -64,14 +64,18 @@ class Provider:
 
 
 class Providers(Mapping[str, Provider]):
-    """The offered providers by id. `problems` says, one sentence each, what is wrong with the configuration."""
+    """The offered providers by id.
 
-    def __init__(self, providers: Mapping[str, Provider], problems: list[str]) -> None:
+    `configured` is what they were loaded of; `problems` says, one sentence each, what is wrong with it.
+    """
+
+    def __init__(self, providers: Mapping[str, Provider], configured: Mapping[str, Any], problems: list[str]) -> None:
         self._providers = dict(providers)
+        self.configured = dict(configured)
         self.problems = problems
 
     @classmethod
-    def load(cls, configured: Mapping[str, object]) -> Providers:
+    def load(cls, configured: Mapping[str, Any]) -> Providers:
         """Merge what is configured over what is bundled, field by field."""
         bundled: Mapping[str, JsonObject] = json.loads(BUNDLED.read_bytes())
         merged: dict[str, JsonObject] = {id: dict(entry) for id, entry in bundled.items()}
@@ -91,7 +95,7 @@ class Providers(Mapping[str, Provider]):
                 problems.append(f"model_providers: {id!r}: it has no url")
             else:
                 providers[id] = _provider(id, fields)
-        return cls(providers, problems)
+        return cls(providers, configured, problems)
 
     def __getitem__(self, id: str) -> Provider:
         return self._providers[id]

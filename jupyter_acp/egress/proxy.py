@@ -11,12 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
-import secrets
-import socket
 import ssl
-import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
@@ -24,6 +20,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from .. import unixsockets
 from ..events import JsonObject
 from ..exceptions import KeyUnusable
 from .http import (
@@ -91,14 +88,27 @@ class EgressProxy:
         self._starting = asyncio.Lock()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._quiet_since = time.monotonic()
+
+    @property
+    def quiet_since(self) -> float | None:
+        """When the last request ended (`time.monotonic`); None while one is under way."""
+        return None if self._tasks else self._quiet_since
 
     async def start(self) -> None:
-        """Listen. Idempotent. A socket that is there is replaced: whoever's it was, this project is ours now."""
+        """Listen. Idempotent. A socket that is there is replaced: whoever's it was, this project is ours now.
+
+        OSError.
+        """
         async with self._starting:
             if self._server is not None:
                 return
             self.tls = await asyncio.to_thread(ssl.create_default_context)
-            listener = _bind(self._path)
+            if not self.folder.is_dir():
+                self.folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self.folder.mkdir(exist_ok=True)
+                self.folder.chmod(0o755)  # the container's account is another one, as for the socket
+            listener = unixsockets.listen(self._path, mode=0o666, backlog=AT_ONCE)
             facts = self._path.stat()
             self._identity = facts.st_dev, facts.st_ino
             self._server = await asyncio.start_unix_server(
@@ -133,7 +143,11 @@ class EgressProxy:
         exchange = _Exchange(self, reader, writer, busy=len(self._tasks) >= AT_ONCE)
         task = asyncio.create_task(exchange.run(), name=f"egress of {self.project}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._quiet_since = time.monotonic()
 
 
 class _Gone(Exception):
@@ -385,31 +399,6 @@ class _Exchange:
         log.warning("project=%s provider=%s cannot be reached: %s", self._proxy.project, request.provider.id, exc)
         type = "provider_timeout" if status == 504 else "provider_unreachable"
         return Refused(status, type, f"The model provider '{request.provider.id}' cannot be reached: {exc}.")
-
-
-def _bind(path: Path) -> socket.socket:
-    """A listening socket at `path`, which was put there in one step and whole."""
-    if not path.parent.is_dir():
-        path.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.parent.mkdir(exist_ok=True)
-        path.parent.chmod(0o755)
-    name = f".{secrets.token_hex(4)}"
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        # the kernel's limit on a socket's path (104 bytes on macOS) is no limit on ours
-        with tempfile.TemporaryDirectory(prefix="acp", dir="/tmp") as short:
-            os.symlink(path.parent.absolute(), f"{short}/d")
-            listener.bind(f"{short}/d/{name}")
-        beside = path.with_name(name)
-        beside.chmod(0o666)  # the container's account is another one
-        listener.listen(AT_ONCE)
-        listener.setblocking(False)
-        os.replace(beside, path)
-    except BaseException:
-        listener.close()
-        path.with_name(name).unlink(missing_ok=True)
-        raise
-    return listener
 
 
 async def _in_time(pieces: AsyncGenerator[bytes, None], seconds: float) -> AsyncGenerator[bytes, None]:

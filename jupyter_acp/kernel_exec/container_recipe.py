@@ -67,7 +67,13 @@ class WayOut(Protocol):
     """Which they are given, with `egress.sock` in it."""
 
     async def start(self) -> None:
-        """Listen there. Idempotent."""
+        """Listen there. Idempotent. ExecutorError."""
+
+    async def stop(self) -> None:
+        """Listen no more, and end what is under way. Idempotent."""
+
+    async def let_go(self) -> None:
+        """It goes on, for containers that do, until the next coordinator starts it. Idempotent."""
 
 
 class Recipe:

@@ -186,6 +186,7 @@ class Containers:
                     errors.append(exc)
         if errors:
             raise errors[0]
+        await self._close_way_out()
 
     async def reap(self) -> None:
         """Remove the containers that nobody uses, earlier coordinators' too. The project's own has its time."""
@@ -194,6 +195,7 @@ class Containers:
             async with slot.one:
                 if slot.users == 0 and (name != WHOLE or not await self._kept(slot)):
                     await self._remove(name)
+        await self._close_way_out()
 
     async def close(self) -> None:
         """Let go: containers that are used go on, the others are removed."""
@@ -207,6 +209,8 @@ class Containers:
                     await self._remove(name)
             else:
                 await self._let_go(slot)
+        if self._way_out is not None:
+            await (self._way_out.let_go() if self._used() else self._way_out.stop())
 
     def folders(self) -> dict[str, Path]:
         """See `Recipe.folders`."""
@@ -250,6 +254,7 @@ class Containers:
                     await self._remove(name)
                 except ExecutorError as exc:
                     log.warning("project=%s container %s was not removed: %s", self._recipe.project.id, name, exc)
+        await self._close_way_out()
 
     # --- the container -----------------------------------------------------------------------------------------------
 
@@ -330,6 +335,14 @@ class Containers:
     async def _open_way_out(self) -> None:
         if self._way_out is not None and self._recipe.has_way_out:
             await self._way_out.start()
+
+    async def _close_way_out(self) -> None:
+        """Where there is no container that it leads out of."""
+        if self._way_out is not None and not self._used():
+            await self._way_out.stop()
+
+    def _used(self) -> bool:
+        return any(slot.users or slot.container for slot in self._slots.values())
 
     async def _remove(self, key: str) -> None:
         slot = self._slots.get(key)

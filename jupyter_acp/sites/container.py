@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..access import FULL_ACCESS, WORKSPACE_WRITE, kinds
 from ..agentspec import AgentSpec, environment, keys, own_folders, provider_environment
-from ..egress.proxy import EgressProxy
+from ..egress.link import EgressLink
 from ..events import JsonObject, encode
 from ..exceptions import AgentError, ExecutorError
 from ..kernel_exec.base import Executor
@@ -57,7 +57,7 @@ class ContainerSite:
         containers: Containers,
         *,
         folder: Path,
-        egress: EgressProxy,
+        egress: EgressLink,
     ) -> None:
         self.project = project
         self.egress = egress
@@ -95,6 +95,8 @@ class ContainerSite:
         if self.containers.folders():
             with suppress(ExecutorError):  # podman is gone: what it ran is too, or is found when it is back
                 await self.containers.reap()
+        else:
+            await self.egress.stop()
 
     def launcher(self, spec: AgentSpec, row: Callable[[], SessionRow]) -> Launcher:
         """See `Site.launcher`."""
@@ -122,7 +124,6 @@ class ContainerSite:
     async def stop(self) -> None:
         """See `Site.stop`."""
         await self.containers.stop()
-        await self.egress.stop()
         self.error = None
 
     async def log(self) -> str:
@@ -149,13 +150,12 @@ class ContainerSite:
     async def changed(self, project: Project) -> None:
         """See `Site.changed`."""
         self.project = project
-        self.egress.limit = project.token_limit
+        self.egress.set_limit(project.token_limit)
         self.containers.changed(project)
 
     async def close(self) -> None:
         """See `Site.close`."""
         await self.containers.close()
-        await self.egress.stop()
 
     def usage(self) -> JsonObject | None:
         """See `Site.usage`."""

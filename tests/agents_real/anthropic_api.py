@@ -21,7 +21,7 @@ def messages(request: Item) -> Iterator[Item]:
     for index, (name, text) in enumerate(_wanted(request)):
         if name == "/hang":
             yield SILENCE
-            return
+            continue
         block, deltas = _block(_tools(request), name, text, f"toolu_{said}_{index}")
         reason = "tool_use" if block["type"] == "tool_use" else reason
         yield {"type": "content_block_start", "index": index, "content_block": block}

@@ -9,7 +9,7 @@ the request that brings the last tool's result gets what is to be said:
     /think TEXT         a thought before the text
     /say TEXT           say it, word by word
     /recall             say every directive that came before, of the whole conversation
-    /hang               begin to answer and never end, until the client goes away
+    /hang               fall silent, until the test says `go_on` or the client goes away
 
 Requests without directives or without tools (titles, verdicts) are answered by a short text. How a request reads and
 an answer looks on the wire is in openai_api.py and anthropic_api.py.
@@ -29,7 +29,7 @@ from tornado.web import Application, RequestHandler
 Item = dict[str, Any]
 Directive = tuple[str, str]
 Dialect = Callable[[Item], Iterator[Item]]
-"""The events of the answer to one request; SILENCE stands for none from then on."""
+"""The events of the answer to one request; at SILENCE there is none for some time, or for ever."""
 
 SILENCE: Item = {"type": "silence"}
 TOOLS = ("/run", "/write", "/read")
@@ -48,14 +48,24 @@ class ModelApi:
         self.keys: list[str] = []
         self.hanging = asyncio.Event()
         self.hung_up = asyncio.Event()
+        self.over = asyncio.Event()
         routes = [(path, _Answer, {"api": self, "dialect": dialect}) for path, dialect in dialects.items()]
         self._server = HTTPServer(Application(routes))
         socket, self.port = bind_unused_port()
         self._server.add_sockets([socket])
 
+    def go_on(self) -> None:
+        """End the silence of an answer."""
+        self.over.set()
+
+    def hang_up(self) -> None:
+        """End the answer."""
+        self.hung_up.set()
+        self.over.set()
+
     async def close(self) -> None:
         """Stop listening, and end what is still being answered."""
-        self.hung_up.set()
+        self.hang_up()
         self._server.stop()
         await self._server.close_all_connections()
 
@@ -73,13 +83,15 @@ class _Answer(RequestHandler):
         for event in self.dialect(request):
             if event is SILENCE:
                 self.api.hanging.set()
-                await self.api.hung_up.wait()
-                return
+                await self.api.over.wait()
+                if self.api.hung_up.is_set():
+                    return
+                continue
             self.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
             await self.flush()
 
     def on_connection_close(self) -> None:
-        self.api.hung_up.set()
+        self.api.hang_up()
 
 
 def directives(text: str) -> list[Directive]:

@@ -26,7 +26,7 @@ def _events(request: Item) -> Iterator[Item]:
     for name, text in _wanted(request):
         if name == "/hang":
             yield SILENCE
-            return
+            continue
         item = _item(request.get("tools", []), name, text, f"call_{said}")
         output.append({**item, "id": f"{item['type']}_{said}_{len(output)}"})
         yield from _stream(output[-1], len(output) - 1)

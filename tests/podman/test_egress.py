@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from egress_world import KEY, STREAM, Seen, event, world
 
+from jupyter_acp.egress.link import EgressLink
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.base import Exit
 from jupyter_acp.kernel_exec.container_recipe import EGRESS_PORT, WHOLE, Key
@@ -47,7 +48,7 @@ print(len(paths) > 20, found)
 """
 
 
-def _containers(projects: ProjectsFile, folder: Path, network: Network, proxy: object) -> Containers:
+def _containers(projects: ProjectsFile, folder: Path, network: Network, way_out: EgressLink) -> Containers:
     root = projects.add(f"p-{network}")
     spec = ContainerSpec(image=projects.image, network=network)
     project = Project(id=f"p-{network}", name="p", root=root, place="/project", container=spec)
@@ -57,7 +58,7 @@ def _containers(projects: ProjectsFile, folder: Path, network: Network, proxy: o
         instance=f"egress{os.getpid()}",
         folder=folder / "c",
         home=folder / "home",
-        way_out=proxy,  # type: ignore[arg-type]  # the tests are not checked for that
+        way_out=way_out,
     )
 
 
@@ -88,7 +89,8 @@ async def test_a_container_without_a_network_calls_a_model_and_no_key_is_in_it(
             writer.write(b"0\r\n\r\n")
 
         w.upstream.answer = answer
-        containers = _containers(projects, folder, "providers", w.proxy)
+        link = w.link(folder / "p")
+        containers = _containers(projects, folder, "providers", link)
         use = await containers.use(Key(WHOLE, ""))
         try:
             printed = await _python(use, CALL)
@@ -99,9 +101,9 @@ async def test_a_container_without_a_network_calls_a_model_and_no_key_is_in_it(
             assert KEY not in json.dumps(podman.containers())
             assert KEY not in podman("logs", use.container.id).stdout
 
-            # the proxy of the next coordinator is where that of this one was
-            await w.proxy.stop()
-            await w.proxy.start()
+            # another proxy is where that one was
+            await link.stop()
+            await link.start()
             assert (await _python(use, CALL)).startswith("200 ")
         finally:
             taken.set()
@@ -115,7 +117,7 @@ async def test_a_container_that_is_to_have_no_network_has_no_way_to_models_eithe
     projects: ProjectsFile, folder: Path
 ) -> None:
     async with world(folder) as w:
-        containers = _containers(projects, folder, "none", w.proxy)
+        containers = _containers(projects, folder, "none", w.link(folder / "p"))
         use = await containers.use(Key(WHOLE, ""))
         try:
             refused = await _python(use, f"try:\n{CALL.replace(chr(10), chr(10) + ' ')}\nexcept OSError as e: print(e)")
@@ -161,5 +163,47 @@ async def test_a_key_that_is_added_on_the_way_is_not_read_into_the_container(
             project = await ann.ok("GET", "projects", "alpha")
             assert project["usage"] == {"tokens_today": 0, "token_limit": 1000}
             assert "project=alpha GET /openai/models 200 " in host.log()
+        finally:
+            await host.end()
+
+
+async def test_a_model_goes_on_answering_while_the_coordinator_is_killed_and_comes_back(
+    projects: ProjectsFile, folder: Path
+) -> None:
+    async with world(folder) as w:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def answer(request: Seen, writer: asyncio.StreamWriter) -> None:
+            writer.write(STREAM + event("first"))
+            asked.set()
+            await go_on.wait()
+            writer.write(event("second") + b"0\r\n\r\n")
+
+        w.upstream.answer = answer
+        projects.add("alpha", members={"ann": "owner"})
+        (folder / "s").mkdir()
+        openai = {"url": f"http://127.0.0.1:{w.upstream.port}/v1", "key_file": str(w.key_file)}
+        host = Host(folder / "s", projects, model_providers={"openai": openai})
+        await host.start()
+        try:
+            ann = host.person("ann", "alpha")
+            chat = await ann.open(agent="inside")
+            call = f'u.urlopen("http://127.0.0.1:{EGRESS_PORT}/openai/responses", b"{{}}").read().decode()'
+            await chat.submit(run("inside", f"python3 -c 'import urllib.request as u; print({call})'"), "t1")
+            async with asyncio.timeout(30):
+                await asked.wait()
+            host.kill()
+            await host.hang_up()
+            await host.start()
+            go_on.set()
+            chat.drive = host.person("ann", "alpha")
+            assert (await chat.until_kind("turn_ended", id="t1"))["data"]["stop_reason"] == "end_turn"
+            assert output(chat, "t1").split() == ["data:", '"first"', "data:", '"second"']
+            await chat.hang_up()
+            assert len(w.upstream.seen) == 1
+            async with asyncio.timeout(10):
+                while "project=alpha POST /openai/responses 200 " not in host.log():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # a log has no event
+            assert KEY not in host.log()
         finally:
             await host.end()

@@ -156,6 +156,28 @@ async def test_a_conversation_with_codex_goes_on_after_its_container_was_removed
     assert (back["how"], back["agent_session_id"]) == ("resume", started["agent_session_id"])
 
 
+async def test_what_codex_asks_of_its_model_goes_on_while_the_coordinator_is_killed_and_comes_back(
+    codex_inside: Host, model_api: ModelApi
+) -> None:
+    host = codex_inside
+    chat = await host.person("ann", "alpha").open(agent="codex")
+    await chat.submit("/say one two\n/hang\n/say three four", "t1")
+    async with asyncio.timeout(60):
+        await model_api.hanging.wait()
+    host.kill()
+    await host.hang_up()
+    await host.start()
+    model_api.go_on()
+    chat.drive = host.person("ann", "alpha")
+    assert (await chat.until_kind("turn_ended", id="t1"))["data"]["stop_reason"] == "end_turn"
+    assert chat.text("t1").split() == ["one", "two", "three", "four"]
+    assert chat.of("agent_exited") == []
+    await chat.hang_up()
+    assert not model_api.hung_up.is_set()
+    asked = [request for request in model_api.requests if request.get("tools") and "/hang" in json.dumps(request)]
+    assert len(asked) == 1  # the others are about a title
+
+
 async def test_codex_beside_the_coordinator_runs_commands_and_changes_files_in_the_container_only(
     codex_beside: Host, podman: Podman, folder: Path
 ) -> None:
