@@ -39,6 +39,7 @@ class SubscribeHandler(AcpSocket):
         try:
             await self.access.ready()
             name = username(self.current_user, self.settings)
+            _, self._role = self.access.project(project_id, name, Role.VIEWER)
             self._coordinator = await self.access.serving(project_id, name, Role.VIEWER)
             session = await self._coordinator.get(session_id)
         except RequestError as exc:
@@ -73,14 +74,17 @@ class SubscribeHandler(AcpSocket):
             self.close(1011, str(exc)[:100])
 
     def _check_membership(self) -> None:
-        """Close where the person may not read here any more."""
+        """Close where the person may not read here any more, or may do more or less than when it was opened."""
         try:
-            self.access.project(self._project_id, username(self.current_user, self.settings), Role.VIEWER)
+            _, role = self.access.project(self._project_id, username(self.current_user, self.settings), Role.VIEWER)
         except RequestError:
             self.close(4403, "you are not a member of this project any more")
         except Exception as exc:  # a directory of others: who may read is not known, so nobody does
             self.log_exception(type(exc), exc, exc.__traceback__)
             self.close(1011, "whether you are a member of this project cannot be told")
+        else:
+            if role is not self._role:
+                self.close(4409, "your role in this project has changed: connect again")
 
     def on_message(self, message: str | bytes) -> None:
         """Nothing comes up this socket: commands go by REST."""

@@ -201,7 +201,11 @@ async def test_a_role_that_is_lowered_reads_on_and_commands_no_more(people: Peop
     ben = people("ben")
     ben.conversations.append(theirs := type(chat)(ben, chat.id))
     await theirs.run("/text one")
+    socket = await ben.subscribe(chat.id)
     directory.members["alpha"]["ben"] = Role.VIEWER
+    # who connects again finds out what they may do now
+    assert await end_of(socket, within=1) == (4409, "your role in this project has changed: connect again")
+    await theirs.closed()
     assert await theirs.refused("POST", "turns", body={"id": "t2", "prompt": "x"}) == (403, "role_too_low")
     await chat.run("/text two", "t2")
     await theirs.until_kind("turn_ended", id="t2")
