@@ -8,7 +8,12 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
-import { AcpEvent, AgentInfo, Json, kept, ProjectInfo, Summary, TurnDiff } from './events';
+import type { AgentInfo } from './wire/agents';
+import type { TurnDiff } from './wire/changes';
+import type { AcpEvent } from './wire/events';
+import { Json, list, object, text } from './wire/json';
+import type { ProjectInfo } from './wire/projects';
+import type { Summary } from './wire/session';
 import {
   applyAll,
   ChatState,
@@ -589,6 +594,17 @@ const UNKNOWN_PROJECT = 'unknown_project';
 /** The server is not there, or cannot do it now: what it said is not true any more once it is back. */
 function isPassing(error: unknown): boolean {
   return !(error instanceof rest.RequestError) || error.status === 503;
+}
+
+/** Prompts that this browser kept because they may not have arrived. */
+function kept(value: unknown): { id: string; text: string; error: string | null }[] {
+  return list(value)
+    .map(item => {
+      const raw = object(item);
+      const error = typeof raw.error === 'string' ? raw.error : null;
+      return { id: text(raw.id), text: text(raw.text), error };
+    })
+    .filter(item => item.id && item.text);
 }
 
 /** What is in storage may be damaged, which is no reason not to open the chat. */

@@ -3,22 +3,13 @@
  * a delta, however long the answer and the conversation are; so the piece that grows (`turn.open`) is kept apart.
  */
 
-import type {
-  AcpEvent,
-  Counts,
-  Message,
-  MessagePage,
-  PermissionRequest,
-  PlanEntry,
-  Problem,
-  Reactions,
-  Summary,
-  ToolCall,
-  ToolContent,
-  TurnInfo,
-  TurnState,
-  User
-} from './events';
+import type { Counts } from './wire/changes';
+import type { AcpEvent, PlanEntry } from './wire/events';
+import type { Message, MessagePage, Reactions } from './wire/messages';
+import type { PermissionRequest } from './wire/permissions';
+import type { Problem, Summary, TurnInfo, TurnState } from './wire/session';
+import type { ToolCall, ToolContent } from './wire/toolcalls';
+import type { User } from './wire/users';
 
 /** Text that streams: whole Markdown blocks, the lines of the block that grows, and the line that grows. */
 export interface Streamed {

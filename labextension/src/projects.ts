@@ -1,6 +1,7 @@
 /** The projects of a person, and the one whose chats are listed. Draws nothing; asks by what it is given. */
 
-import type { ProjectInfo, Summary } from './events';
+import type { ProjectInfo } from './wire/projects';
+import type { Summary } from './wire/session';
 
 /** The project whose files are those that this Jupyter server serves. */
 export const LOCAL = 'local';

@@ -1,6 +1,8 @@
 import * as assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AcpEvent, event, messages, summary } from '../events';
+import { AcpEvent, event } from '../wire/events';
+import { messages } from '../wire/messages';
+import { summary } from '../wire/session';
 import {
   apply,
   applyAll,

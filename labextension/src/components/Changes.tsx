@@ -1,6 +1,6 @@
 import { Dialog, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
-import type { ChangedCell, ChangedFile, Counts, TurnDiff } from '../events';
+import type { ChangedCell, ChangedFile, Counts, TurnDiff } from '../wire/changes';
 import { firstChange } from '../diff';
 import { RequestError } from '../restapi';
 import { shownAtOnce, unified } from '../unified';

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { Command } from '../events';
+import type { Command } from '../wire/session';
 import { useEnvironment } from './environment';
 
 /**

@@ -1,5 +1,6 @@
 import * as React from 'react';
-import type { Message, TurnDiff } from '../events';
+import type { TurnDiff } from '../wire/changes';
+import type { Message } from '../wire/messages';
 import { answerId, answerOf, ChatState, Entry, Turn } from '../model';
 import type { Unsent } from '../chat';
 import { ChangesSoFar, NotKept } from './Changes';

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { TurnInfo } from '../events';
+import type { TurnInfo } from '../wire/session';
 import { useEnvironment } from './environment';
 
 function Queued({ turn }: { turn: TurnInfo }) {

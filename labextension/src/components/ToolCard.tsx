@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { Location, ToolCall, ToolContent } from '../events';
+import type { Location, ToolCall, ToolContent } from '../wire/toolcalls';
 import type { Terminal } from '../model';
 import { DiffView } from './DiffView';
 import { useEnvironment } from './environment';

@@ -1,5 +1,7 @@
 import * as React from 'react';
-import type { Counts, PlanEntry, ToolCall, TurnDiff } from '../events';
+import type { Counts, TurnDiff } from '../wire/changes';
+import type { PlanEntry } from '../wire/events';
+import type { ToolCall } from '../wire/toolcalls';
 import type { Item, Turn } from '../model';
 import { duration } from '../visible';
 import { ChangesLink, ChangesView } from './Changes';
