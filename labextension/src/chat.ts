@@ -14,16 +14,8 @@ import type { AcpEvent } from './wire/events';
 import { Json, list, object, text } from './wire/json';
 import type { ProjectInfo } from './wire/projects';
 import type { Summary } from './wire/session';
-import {
-  applyAll,
-  ChatState,
-  firstAfter,
-  initial,
-  isBroken,
-  prepend,
-  replayTurn,
-  Turn
-} from './model';
+import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
+import { replayTurn, Turn } from './turn';
 import { LOCAL } from './projects';
 import * as rest from './restapi';
 

@@ -1,7 +1,8 @@
 import * as React from 'react';
 import type { TurnDiff } from '../wire/changes';
 import type { Message } from '../wire/messages';
-import { answerId, answerOf, ChatState, Entry, Turn } from '../model';
+import type { ChatState, Entry } from '../model';
+import { answerId, answerOf, Turn } from '../turn';
 import type { Unsent } from '../chat';
 import { ChangesSoFar, NotKept } from './Changes';
 import { ReadingContext, useEnvironment } from './environment';
