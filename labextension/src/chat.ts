@@ -14,6 +14,7 @@ import type { AcpEvent } from './wire/events';
 import { Json, list, object, text } from './wire/json';
 import type { ProjectInfo } from './wire/projects';
 import type { Summary } from './wire/session';
+import { isPassing, messageOf, RequestError } from './errors';
 import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
 import { replayTurn, Turn } from './turn';
 import { LOCAL } from './projects';
@@ -120,7 +121,7 @@ export class Chat {
       this.isOneOfSeveral = root.projects.some(one => one.id !== LOCAL);
       this.isGone = this.project === null;
       if (this.isGone) {
-        throw new rest.RequestError(404, '', UNKNOWN_PROJECT);
+        throw new RequestError(404, '', UNKNOWN_PROJECT);
       }
       const session = this.isCollaborator
         ? await rest.openSession(this._place, this.path)
@@ -131,7 +132,7 @@ export class Chat {
       this.agents = await rest.listAgents(this._place);
     } catch (error) {
       if (!this._abort.signal.aborted) {
-        this.failure = message(error);
+        this.failure = messageOf(error);
         // a person who is a member again need not know of it to be let in
         if ((isPassing(error) || this.isGone) && !this.state) {
           this._again = setTimeout(() => void this._open(), OPEN_AGAIN);
@@ -146,7 +147,7 @@ export class Chat {
     const listed = await rest.listSessions(this._place);
     const found = listed.find(session => session.path === this.path);
     if (!found) {
-      throw new rest.RequestError(404, `nobody has opened ${this.path} yet`, 'unknown_session');
+      throw new RequestError(404, `nobody has opened ${this.path} yet`, 'unknown_session');
     }
     return rest.getSession(this._place, found.id);
   }
@@ -178,7 +179,7 @@ export class Chat {
       await rest.submitTurn(this._place, session.id, id, text);
       this._setUnsent(this.unsent.filter(one => one.id !== id));
     } catch (error) {
-      const failed = { id, text, error: message(error) };
+      const failed = { id, text, error: messageOf(error) };
       this._setUnsent(this.unsent.map(one => (one.id === id ? failed : one)));
     }
   }
@@ -272,7 +273,7 @@ export class Chat {
       try {
         next = await rest.openSession(this._place, this.path, agent);
       } catch (error) {
-        if (!(error instanceof rest.RequestError && error.status === 409)) {
+        if (!(error instanceof RequestError && error.status === 409)) {
           throw error;
         }
         await rest.closeSession(this._place, session.id);
@@ -441,8 +442,8 @@ export class Chat {
     try {
       session = await rest.getSession(this._place, id);
     } catch (error) {
-      this.refusedBy = error instanceof rest.RequestError ? error.message : null;
-      this.isGone = error instanceof rest.RequestError && error.reason === UNKNOWN_PROJECT;
+      this.refusedBy = error instanceof RequestError ? error.message : null;
+      this.isGone = error instanceof RequestError && error.reason === UNKNOWN_PROJECT;
       throw error;
     }
     if (!isBroken(session, this._connection?.lastSeq ?? 0)) {
@@ -533,7 +534,7 @@ export class Chat {
     } catch (error) {
       if (!this._abort.signal.aborted) {
         undo?.();
-        this.refusal = message(error);
+        this.refusal = messageOf(error);
         this._isRefusalPassing = isPassing(error);
       }
       return false;
@@ -583,11 +584,6 @@ function mayChangeFiles(event: AcpEvent): boolean {
 /** What the server says of a project that is none of the person's. */
 const UNKNOWN_PROJECT = 'unknown_project';
 
-/** The server is not there, or cannot do it now: what it said is not true any more once it is back. */
-function isPassing(error: unknown): boolean {
-  return !(error instanceof rest.RequestError) || error.status === 503;
-}
-
 /** Prompts that this browser kept because they may not have arrived. */
 function kept(value: unknown): { id: string; text: string; error: string | null }[] {
   return list(value)
@@ -606,8 +602,4 @@ function parsed(json: string): unknown {
   } catch {
     return [];
   }
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

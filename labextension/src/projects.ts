@@ -1,5 +1,6 @@
 /** The projects of a person, and the one whose chats are listed. Draws nothing; asks by what it is given. */
 
+import { messageOf } from './errors';
 import type { ProjectInfo } from './wire/projects';
 import type { Summary } from './wire/session';
 
@@ -80,7 +81,7 @@ export class Projects {
         }
       }
     } catch (error) {
-      this.failure = error instanceof Error ? error.message : String(error);
+      this.failure = messageOf(error);
     }
     this.changed();
   }
@@ -97,7 +98,7 @@ export class Projects {
     try {
       await command(this._chosen);
     } catch (error) {
-      this.failure = error instanceof Error ? error.message : String(error);
+      this.failure = messageOf(error);
       this.changed();
       return;
     }

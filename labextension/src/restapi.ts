@@ -2,6 +2,7 @@
 
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
+import { RequestError } from './errors';
 import { AgentInfo, agents } from './wire/agents';
 import { TurnDiff, turnDiff } from './wire/changes';
 import { AcpEvent, events } from './wire/events';
@@ -9,17 +10,6 @@ import { Json, object, text } from './wire/json';
 import { MessagePage, messages } from './wire/messages';
 import { ProjectInfo, project, projects, root } from './wire/projects';
 import { Summary, summaries, summary } from './wire/session';
-
-/** The server refused; `reason` is its machine-readable word for why. */
-export class RequestError extends Error {
-  constructor(
-    readonly status: number,
-    message: string,
-    readonly reason: string
-  ) {
-    super(message);
-  }
-}
 
 /** Where the requests go: a server, a project, and the signal that ends them. */
 export interface Place {

@@ -2,7 +2,7 @@ import { Dialog, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
 import type { ChangedCell, ChangedFile, Counts, TurnDiff } from '../wire/changes';
 import { firstChange } from '../diff';
-import { RequestError } from '../restapi';
+import { RequestError } from '../errors';
 import { shownAtOnce, unified } from '../unified';
 import { DiffTable, LineCounts } from './DiffView';
 import { Environment, EnvironmentContext, ReadingContext, useEnvironment } from './environment';
