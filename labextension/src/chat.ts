@@ -8,17 +8,18 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
+import { isPassing, messageOf, RequestError } from './errors';
+import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
+import { Outbox, Unsent } from './outbox';
+import { LOCAL } from './projects';
+import * as rest from './restapi';
+import { replayTurn, Turn } from './turn';
 import type { AgentInfo } from './wire/agents';
 import type { TurnDiff } from './wire/changes';
 import type { AcpEvent } from './wire/events';
-import { Json, list, object, text } from './wire/json';
+import type { Json } from './wire/json';
 import type { ProjectInfo } from './wire/projects';
 import type { Summary } from './wire/session';
-import { isPassing, messageOf, RequestError } from './errors';
-import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
-import { replayTurn, Turn } from './turn';
-import { LOCAL } from './projects';
-import * as rest from './restapi';
 
 /** Milliseconds until a chat that could not be opened is tried again. */
 const OPEN_AGAIN = 5000;
@@ -28,13 +29,6 @@ const OFFER_INTERVAL = 1000;
 
 /** Kinds of tool calls that change files. */
 const CHANGING = new Set(['edit', 'delete', 'move']);
-
-/** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
-export interface Unsent {
-  readonly id: string;
-  readonly text: string;
-  readonly error: string | null;
-}
 
 export interface ChatOptions {
   readonly settings: ServerConnection.ISettings;
@@ -72,7 +66,6 @@ export class Chat {
   /** Why the server refuses to let us follow, where it says so: another one may have the chat now. */
   refusedBy: string | null = null;
   agents: readonly AgentInfo[] = [];
-  unsent: readonly Unsent[] = [];
   /** The turn that Stop was pressed for, until the log confirms. */
   stopping: string | null = null;
   isLoadingMore = false;
@@ -103,6 +96,21 @@ export class Chat {
 
   get path(): string {
     return this._path ?? this.options.path;
+  }
+
+  get unsent(): readonly Unsent[] {
+    return this._outbox?.unsent ?? [];
+  }
+
+  /** What is typed and not sent. A chat that is not open yet has none. */
+  get draft(): string {
+    return this._outbox?.draft ?? '';
+  }
+
+  set draft(text: string) {
+    if (this._outbox) {
+      this._outbox.draft = text;
+    }
   }
 
   /** Open the session and follow it. */
@@ -173,15 +181,16 @@ export class Chat {
 
   async send(text: string, id: string = UUID.uuid4()): Promise<void> {
     const session = this._session();
-    this._setUnsent([...this.unsent.filter(one => one.id !== id), { id, text, error: null }]);
+    this._outbox?.add(id, text);
+    this._notify();
     await this._offer();
     try {
       await rest.submitTurn(this._place, session.id, id, text);
-      this._setUnsent(this.unsent.filter(one => one.id !== id));
+      this._outbox?.remove(new Set([id]));
     } catch (error) {
-      const failed = { id, text, error: messageOf(error) };
-      this._setUnsent(this.unsent.map(one => (one.id === id ? failed : one)));
+      this._outbox?.failed(id, messageOf(error));
     }
+    this._notify();
   }
 
   /** Keep files inside the project; `@path` for each, as the agent sees it, for the text of a prompt. */
@@ -198,7 +207,8 @@ export class Chat {
   }
 
   forget(id: string): void {
-    this._setUnsent(this.unsent.filter(one => one.id !== id));
+    this._outbox?.remove(new Set([id]));
+    this._notify();
   }
 
   async stop(): Promise<void> {
@@ -356,35 +366,6 @@ export class Chat {
     this._connection?.retry();
   }
 
-  // --- what a reload must not lose -----------------------------------------------------------------------------------
-
-  get draft(): string {
-    return this._read('draft');
-  }
-
-  set draft(text: string) {
-    this._write('draft', text);
-  }
-
-  private _read(name: string): string {
-    return window.localStorage.getItem(`jupyter-acp:${name}:${this._session().id}`) ?? '';
-  }
-
-  private _write(name: string, value: string): void {
-    const key = `jupyter-acp:${name}:${this._session().id}`;
-    if (value) {
-      window.localStorage.setItem(key, value);
-    } else {
-      window.localStorage.removeItem(key);
-    }
-  }
-
-  private _setUnsent(unsent: readonly Unsent[]): void {
-    this.unsent = unsent;
-    this._write('unsent', unsent.length > 0 ? JSON.stringify(unsent) : '');
-    this._notify();
-  }
-
   // --- inside --------------------------------------------------------------------------------------------------------
 
   private _session(): Summary {
@@ -399,11 +380,12 @@ export class Chat {
     this.state = initial(session, page);
     this._dropDetails();
     this.stopping = null;
-    // what was on its way when the page went may have arrived: its turn says so
-    this.unsent = kept(parsed(this._read('unsent')))
-      .filter(one => !session.turns.some(turn => turn.id === one.id))
-      .filter(one => !page.messages.some(known => known.turn === one.id))
-      .map(one => ({ ...one, error: one.error ?? '' }));
+    this._outbox = new Outbox(
+      window.localStorage,
+      session.id,
+      id =>
+        session.turns.some(turn => turn.id === id) || page.messages.some(known => known.turn === id)
+    );
     this._notify();
   }
 
@@ -474,11 +456,10 @@ export class Chat {
       this.filesChanged.emit();
     }
     this._keepOffering();
-    const queued = new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')));
-    if (this.unsent.some(one => queued.has(one.id))) {
-      // it arrived, whatever became of the answer to us
-      this._setUnsent(this.unsent.filter(one => !queued.has(one.id)));
-    }
+    // it arrived, whatever became of the answer to us
+    this._outbox?.remove(
+      new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')))
+    );
     const newest = events[events.length - 1];
     if (newest && newest.seq > before.session.lastSeq) {
       this.clockSkew = Date.now() / 1000 - newest.time;
@@ -555,6 +536,7 @@ export class Chat {
   private readonly _abort = new AbortController();
   private readonly _place: rest.Place;
   private _connection: Connection | null = null;
+  private _outbox: Outbox | null = null;
   private _frame = 0;
   private _path: string | null = null;
   private _again: ReturnType<typeof setTimeout> | undefined;
@@ -583,23 +565,3 @@ function mayChangeFiles(event: AcpEvent): boolean {
 
 /** What the server says of a project that is none of the person's. */
 const UNKNOWN_PROJECT = 'unknown_project';
-
-/** Prompts that this browser kept because they may not have arrived. */
-function kept(value: unknown): { id: string; text: string; error: string | null }[] {
-  return list(value)
-    .map(item => {
-      const raw = object(item);
-      const error = typeof raw.error === 'string' ? raw.error : null;
-      return { id: text(raw.id), text: text(raw.text), error };
-    })
-    .filter(item => item.id && item.text);
-}
-
-/** What is in storage may be damaged, which is no reason not to open the chat. */
-function parsed(json: string): unknown {
-  try {
-    return JSON.parse(json || '[]');
-  } catch {
-    return [];
-  }
-}

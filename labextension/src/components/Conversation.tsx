@@ -3,7 +3,7 @@ import type { TurnDiff } from '../wire/changes';
 import type { Message } from '../wire/messages';
 import type { ChatState, Entry } from '../model';
 import { answerId, answerOf, Turn } from '../turn';
-import type { Unsent } from '../chat';
+import type { Unsent } from '../outbox';
 import { ChangesSoFar, NotKept } from './Changes';
 import { ReadingContext, useEnvironment } from './environment';
 import { Markdown } from './Markdown';
