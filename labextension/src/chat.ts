@@ -8,6 +8,7 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
+import { EditorTexts, Texts } from './editortexts';
 import { isPassing, messageOf, RequestError } from './errors';
 import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
 import { Outbox, Unsent } from './outbox';
@@ -24,9 +25,6 @@ import type { Summary } from './wire/session';
 /** Milliseconds until a chat that could not be opened is tried again. */
 const OPEN_AGAIN = 5000;
 
-/** Milliseconds between two looks at what editors show, while an agent works that is offered it. */
-const OFFER_INTERVAL = 1000;
-
 /** Kinds of tool calls that change files. */
 const CHANGING = new Set(['edit', 'delete', 'move']);
 
@@ -37,13 +35,20 @@ export interface ChatOptions {
   /** The path of the .chat file, relative to the project. */
   readonly path: string;
   /** What editors show and have not saved, by path, where the person offers it to agents. */
-  readonly unsaved?: () => { readonly [path: string]: string };
+  readonly unsaved?: () => Texts;
 }
 
 export class Chat {
   constructor(private readonly options: ChatOptions) {
-    const { settings, project } = options;
+    const { settings, project, unsaved } = options;
     this._place = { settings, project, signal: this._abort.signal };
+    this._texts = unsaved
+      ? new EditorTexts({
+          unsaved,
+          isHeard: () => this._session().placement === 'host-delegated',
+          offer: texts => rest.offerTexts(this._place, this._session().id, this._client, texts)
+        })
+      : null;
     window.addEventListener('online', () => this._connection?.retry(), {
       signal: this._abort.signal
     });
@@ -168,7 +173,7 @@ export class Chat {
   dispose(): void {
     this._abort.abort();
     clearTimeout(this._again);
-    clearInterval(this._offering);
+    this._texts?.dispose();
     cancelAnimationFrame(this._frame);
     Signal.clearData(this);
   }
@@ -183,7 +188,7 @@ export class Chat {
     const session = this._session();
     this._outbox?.add(id, text);
     this._notify();
-    await this._offer();
+    await this._texts?.offer();
     try {
       await rest.submitTurn(this._place, session.id, id, text);
       this._outbox?.remove(new Set([id]));
@@ -405,7 +410,7 @@ export class Chat {
       onEvents: events => this._fold(events),
       onState: state => {
         this.connection = state;
-        this._offered = NOTHING;
+        this._texts?.forgotten();
         if (state === 'connected') {
           this.refusedBy = null;
           this.isGone = false;
@@ -455,7 +460,7 @@ export class Chat {
     if (events.some(mayChangeFiles)) {
       this.filesChanged.emit();
     }
-    this._keepOffering();
+    this._texts?.follow(this.state.active !== null);
     // it arrived, whatever became of the answer to us
     this._outbox?.remove(
       new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')))
@@ -473,34 +478,6 @@ export class Chat {
       this.asked.emit(fresh.elicitation?.message || fresh.toolCall.title);
     }
     this._notify();
-  }
-
-  /** While a turn runs its agent is offered what is not saved, and nothing afterwards. */
-  private _keepOffering(): void {
-    const isWanted = this.state?.active != null && this.options.unsaved !== undefined;
-    if (isWanted && this._offering === undefined) {
-      this._offering = setInterval(() => void this._offer(), OFFER_INTERVAL);
-      void this._offer();
-    } else if (!isWanted && this._offering !== undefined) {
-      clearInterval(this._offering);
-      this._offering = undefined;
-      void this._offer({});
-    }
-  }
-
-  private async _offer(texts = this.options.unsaved?.() ?? {}): Promise<void> {
-    const { session } = this.state!;
-    const offered = JSON.stringify(texts);
-    if (offered === this._offered || session.placement !== 'host-delegated') {
-      return;
-    }
-    this._offered = offered;
-    try {
-      await rest.offerTexts(this._place, session.id, this._client, texts);
-    } catch {
-      // the agent reads what is on disk; it is offered again with the next look
-      this._offered = '';
-    }
   }
 
   private async _command(
@@ -535,6 +512,7 @@ export class Chat {
 
   private readonly _abort = new AbortController();
   private readonly _place: rest.Place;
+  private readonly _texts: EditorTexts | null;
   private _connection: Connection | null = null;
   private _outbox: Outbox | null = null;
   private _frame = 0;
@@ -542,12 +520,7 @@ export class Chat {
   private _again: ReturnType<typeof setTimeout> | undefined;
   private _isRefusalPassing = false;
   private readonly _client = UUID.uuid4();
-  private _offered = NOTHING;
-  private _offering: ReturnType<typeof setInterval> | undefined;
 }
-
-/** What the server has of a client that has offered nothing, or was not connected since. */
-const NOTHING = '{}';
 
 /** A file was written, or a turn, or a step of it, has ended that may have written some. */
 function mayChangeFiles(event: AcpEvent): boolean {

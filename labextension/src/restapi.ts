@@ -2,6 +2,7 @@
 
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
+import type { Texts } from './editortexts';
 import { RequestError } from './errors';
 import { AgentInfo, agents } from './wire/agents';
 import { TurnDiff, turnDiff } from './wire/changes';
@@ -267,7 +268,7 @@ export async function offerTexts(
   place: Place,
   session: string,
   client: string,
-  texts: { readonly [path: string]: string }
+  texts: Texts
 ): Promise<void> {
   await send(place, 'PUT', ['sessions', session, 'editor-texts'], { client, texts });
 }
