@@ -14,9 +14,8 @@ import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './m
 import { Outbox, Unsent } from './outbox';
 import { LOCAL } from './projects';
 import * as rest from './restapi';
-import { replayTurn, Turn } from './turn';
+import { TurnDetails } from './turndetails';
 import type { AgentInfo } from './wire/agents';
-import type { TurnDiff } from './wire/changes';
 import type { AcpEvent } from './wire/events';
 import type { Json } from './wire/json';
 import type { ProjectInfo } from './wire/projects';
@@ -76,10 +75,11 @@ export class Chat {
   isLoadingMore = false;
   /** Answers on their way, by id of the request. */
   answering: ReadonlySet<string> = new Set();
-  /** Activity of finished turns that was asked for, by turn; null where it is not kept any more. */
-  activity: ReadonlyMap<string, Turn | null> = new Map();
-  /** What turns have changed whose changes are looked at: undefined until it is here, an error where that failed. */
-  diffs: ReadonlyMap<string, TurnDiff | Error | undefined> = new Map();
+  readonly details = new TurnDetails({
+    log: turn => rest.getActivity(this._place, this._session().id, turn),
+    diff: turn => rest.getDiff(this._place, this._session().id, turn),
+    changed: () => this._notify()
+  });
   /** The project, once it is known. */
   project: ProjectInfo | null = null;
   /** Whether the person has other projects beside the one that Jupyter serves. */
@@ -317,40 +317,16 @@ export class Chat {
     this._notify();
   }
 
-  async loadActivity(turn: string): Promise<void> {
-    await this._command(async session => {
-      const log = await rest.getActivity(this._place, session.id, turn);
-      this.activity = new Map(this.activity).set(turn, replayTurn(turn, log));
-    });
-  }
-
-  /** Learn what a turn has changed, as it is now. */
-  async loadDiff(turn: string): Promise<void> {
-    this.diffs = new Map(this.diffs).set(turn, this.diffs.get(turn));
-    let diff: TurnDiff | Error;
-    try {
-      diff = await rest.getDiff(this._place, this._session().id, turn);
-    } catch (error) {
-      diff = error instanceof Error ? error : new Error(String(error));
-    }
-    if (this.diffs.has(turn)) {
-      this.diffs = new Map(this.diffs).set(turn, diff);
-      this._notify();
-    }
-  }
-
-  /** Nobody looks at the changes of a turn any more. */
-  forgetDiff(turn: string): void {
-    this.diffs = new Map([...this.diffs].filter(([id]) => id !== turn));
-    this._notify();
+  loadActivity(turn: string): Promise<boolean> {
+    return this._command(() => this.details.loadActivity(turn));
   }
 
   /** Bring files back to what they were before a turn. */
   async revert(turn: string, paths: readonly string[]): Promise<void> {
     const done = await this._command(session => rest.revert(this._place, session.id, turn, paths));
     // what stands in the way is seen in what the files are now; of what was done the log tells
-    if (!done && this.diffs.has(turn)) {
-      await this.loadDiff(turn);
+    if (!done) {
+      await this.details.reloadDiff(turn);
     }
   }
 
@@ -383,7 +359,7 @@ export class Chat {
   private async _load(session: Summary): Promise<void> {
     const page = await rest.getMessages(this._place, session.id);
     this.state = initial(session, page);
-    this._dropDetails();
+    this.details.drop();
     this.stopping = null;
     this._outbox = new Outbox(
       window.localStorage,
@@ -392,12 +368,6 @@ export class Chat {
         session.turns.some(turn => turn.id === id) || page.messages.some(known => known.turn === id)
     );
     this._notify();
-  }
-
-  /** What is not kept here is asked for again where somebody looks at it. */
-  private _dropDetails(): void {
-    this.activity = new Map();
-    this.diffs = new Map([...this.diffs.keys()].map(turn => [turn, undefined]));
   }
 
   private _follow(after: number): void {
@@ -447,15 +417,13 @@ export class Chat {
     const before = this.state;
     this.state = applyAll(before, events);
     if (this.state.session.firstSeq !== before.session.firstSeq) {
-      this._dropDetails();
+      this.details.drop();
     }
     const reverted = events.map(event =>
       event.kind === 'file_changed' && event.change === 'reverted' ? (event.turn ?? '') : ''
     );
     for (const turn of new Set(reverted)) {
-      if (this.diffs.has(turn)) {
-        void this.loadDiff(turn);
-      }
+      void this.details.reloadDiff(turn);
     }
     if (events.some(mayChangeFiles)) {
       this.filesChanged.emit();

@@ -74,7 +74,7 @@ function MessageView(props: {
 }) {
   const { trans, chat } = useEnvironment();
   const { message, name, isMine, isLast, diff } = props;
-  const activity = message.turn === null ? undefined : chat.activity.get(message.turn);
+  const activity = message.turn === null ? undefined : chat.details.activity.get(message.turn);
   const [isOpen, setOpen] = React.useState(false);
   // also where what was shown has been discarded meanwhile
   const wanted = isOpen && activity === undefined ? message.turn : null;
@@ -310,9 +310,11 @@ export function Conversation(props: {
                 agent={agent}
                 isLast={!active && index === state.entries.length - 1}
                 activity={
-                  entry.type === 'message' ? chat.activity.get(turnOf(entry) ?? '') : undefined
+                  entry.type === 'message'
+                    ? chat.details.activity.get(turnOf(entry) ?? '')
+                    : undefined
                 }
-                diff={chat.diffs.get(turnOf(entry) ?? '')}
+                diff={chat.details.diffs.get(turnOf(entry) ?? '')}
               />
             ))}
             {active && (
@@ -334,7 +336,7 @@ export function Conversation(props: {
                     <ChangesSoFar
                       key={active.id}
                       turn={active.id}
-                      diff={chat.diffs.get(active.id)}
+                      diff={chat.details.diffs.get(active.id)}
                     />
                   )}
                 </div>
