@@ -103,6 +103,12 @@ export class Chat {
     return this._path ?? this.options.path;
   }
 
+  /** An agent's path as one of the project: agents name files absolutely. */
+  inProject(path: string): string {
+    const cwd = this.state?.session.cwd ?? '';
+    return cwd && path.startsWith(`${cwd}/`) ? path.slice(cwd.length + 1) : path;
+  }
+
   get unsent(): readonly Unsent[] {
     return this._outbox?.unsent ?? [];
   }
@@ -205,8 +211,7 @@ export class Chat {
     for (const file of files) {
       const uri = await rest.upload(this._place, session.id, file);
       const path = decodeURIComponent(new URL(uri).pathname);
-      const inside = path.startsWith(`${session.cwd}/`);
-      mentions.push(`@${inside ? path.slice(session.cwd.length + 1) : path}`);
+      mentions.push(`@${this.inProject(path)}`);
     }
     return mentions.join(' ');
   }

@@ -19,15 +19,17 @@ export interface Place {
   readonly signal: AbortSignal;
 }
 
+function address(base: string, path: readonly string[]): string {
+  return URLExt.join(base, 'api/acp', ...path.map(encodeURIComponent));
+}
+
 async function request(
   settings: ServerConnection.ISettings,
   path: readonly string[],
   init: RequestInit & { query?: { [key: string]: string } } = {}
 ): Promise<unknown> {
   const { query, ...rest } = init;
-  const url =
-    URLExt.join(settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
-    (query ? URLExt.objectToQueryString(query) : '');
+  const url = address(settings.baseUrl, path) + (query ? URLExt.objectToQueryString(query) : '');
   const response = await ServerConnection.makeRequest(url, rest, settings).catch(error => {
     // browsers say 'Failed to fetch', or something else that tells a person nothing
     throw error instanceof ServerConnection.NetworkError
@@ -280,10 +282,7 @@ export async function discardActivity(place: Place, session: string): Promise<vo
 
 export function exportUrl(place: Place, session: string): string {
   const path = ['projects', place.project, 'sessions', session, 'export'];
-  return (
-    URLExt.join(place.settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
-    '?format=markdown'
-  );
+  return `${address(place.settings.baseUrl, path)}?format=markdown`;
 }
 
 /** The socket of a session's log; what `client` offers is kept while it is open. */
@@ -294,6 +293,6 @@ export function subscribe(place: Place, session: string, after: number, client: 
   if (settings.appendToken && settings.token) {
     query.set('token', settings.token);
   }
-  const url = URLExt.join(settings.wsUrl, 'api/acp', ...path.map(encodeURIComponent));
-  return new settings.WebSocket(`${url}?${query.toString()}`);
+  const url = `${address(settings.wsUrl, path)}?${query.toString()}`;
+  return new settings.WebSocket(url);
 }
