@@ -8,35 +8,24 @@ import { Signal } from '@lumino/signaling';
 import { UUID } from '@lumino/coreutils';
 import type { ServerConnection } from '@jupyterlab/services';
 import { Connection, ConnectionState } from './connection';
-import { AcpEvent, AgentInfo, Json, kept, ProjectInfo, Summary, TurnDiff } from './events';
-import {
-  applyAll,
-  ChatState,
-  firstAfter,
-  initial,
-  isBroken,
-  prepend,
-  replayTurn,
-  Turn
-} from './model';
+import { EditorTexts, Texts } from './editortexts';
+import { isPassing, messageOf, RequestError } from './errors';
+import { applyAll, ChatState, firstAfter, initial, isBroken, prepend } from './model';
+import { Outbox, Unsent } from './outbox';
 import { LOCAL } from './projects';
 import * as rest from './restapi';
+import { TurnDetails } from './turndetails';
+import type { AgentInfo } from './wire/agents';
+import type { AcpEvent } from './wire/events';
+import type { Json } from './wire/json';
+import type { ProjectInfo } from './wire/projects';
+import type { Summary } from './wire/session';
 
 /** Milliseconds until a chat that could not be opened is tried again. */
 const OPEN_AGAIN = 5000;
 
-/** Milliseconds between two looks at what editors show, while an agent works that is offered it. */
-const OFFER_INTERVAL = 1000;
-
 /** Kinds of tool calls that change files. */
 const CHANGING = new Set(['edit', 'delete', 'move']);
-
-/** A prompt on its way, or one that did not arrive. Its id makes sending it again harmless. */
-export interface Unsent {
-  readonly id: string;
-  readonly text: string;
-  readonly error: string | null;
-}
 
 export interface ChatOptions {
   readonly settings: ServerConnection.ISettings;
@@ -45,13 +34,20 @@ export interface ChatOptions {
   /** The path of the .chat file, relative to the project. */
   readonly path: string;
   /** What editors show and have not saved, by path, where the person offers it to agents. */
-  readonly unsaved?: () => { readonly [path: string]: string };
+  readonly unsaved?: () => Texts;
 }
 
 export class Chat {
   constructor(private readonly options: ChatOptions) {
-    const { settings, project } = options;
+    const { settings, project, unsaved } = options;
     this._place = { settings, project, signal: this._abort.signal };
+    this._texts = unsaved
+      ? new EditorTexts({
+          unsaved,
+          isHeard: () => this._session().placement === 'host-delegated',
+          offer: texts => rest.offerTexts(this._place, this._session().id, this._client, texts)
+        })
+      : null;
     window.addEventListener('online', () => this._connection?.retry(), {
       signal: this._abort.signal
     });
@@ -74,16 +70,16 @@ export class Chat {
   /** Why the server refuses to let us follow, where it says so: another one may have the chat now. */
   refusedBy: string | null = null;
   agents: readonly AgentInfo[] = [];
-  unsent: readonly Unsent[] = [];
   /** The turn that Stop was pressed for, until the log confirms. */
   stopping: string | null = null;
   isLoadingMore = false;
   /** Answers on their way, by id of the request. */
   answering: ReadonlySet<string> = new Set();
-  /** Activity of finished turns that was asked for, by turn; null where it is not kept any more. */
-  activity: ReadonlyMap<string, Turn | null> = new Map();
-  /** What turns have changed whose changes are looked at: undefined until it is here, an error where that failed. */
-  diffs: ReadonlyMap<string, TurnDiff | Error | undefined> = new Map();
+  readonly details = new TurnDetails({
+    log: turn => rest.getActivity(this._place, this._session().id, turn),
+    diff: turn => rest.getDiff(this._place, this._session().id, turn),
+    changed: () => this._notify()
+  });
   /** The project, once it is known. */
   project: ProjectInfo | null = null;
   /** Whether the person has other projects beside the one that Jupyter serves. */
@@ -107,6 +103,27 @@ export class Chat {
     return this._path ?? this.options.path;
   }
 
+  /** An agent's path as one of the project: agents name files absolutely. */
+  inProject(path: string): string {
+    const cwd = this.state?.session.cwd ?? '';
+    return cwd && path.startsWith(`${cwd}/`) ? path.slice(cwd.length + 1) : path;
+  }
+
+  get unsent(): readonly Unsent[] {
+    return this._outbox?.unsent ?? [];
+  }
+
+  /** What is typed and not sent. A chat that is not open yet has none. */
+  get draft(): string {
+    return this._outbox?.draft ?? '';
+  }
+
+  set draft(text: string) {
+    if (this._outbox) {
+      this._outbox.draft = text;
+    }
+  }
+
   /** Open the session and follow it. */
   async start(): Promise<void> {
     this.failure = null;
@@ -123,7 +140,7 @@ export class Chat {
       this.isOneOfSeveral = root.projects.some(one => one.id !== LOCAL);
       this.isGone = this.project === null;
       if (this.isGone) {
-        throw new rest.RequestError(404, '', UNKNOWN_PROJECT);
+        throw new RequestError(404, '', UNKNOWN_PROJECT);
       }
       const session = this.isCollaborator
         ? await rest.openSession(this._place, this.path)
@@ -134,7 +151,7 @@ export class Chat {
       this.agents = await rest.listAgents(this._place);
     } catch (error) {
       if (!this._abort.signal.aborted) {
-        this.failure = message(error);
+        this.failure = messageOf(error);
         // a person who is a member again need not know of it to be let in
         if ((isPassing(error) || this.isGone) && !this.state) {
           this._again = setTimeout(() => void this._open(), OPEN_AGAIN);
@@ -149,7 +166,7 @@ export class Chat {
     const listed = await rest.listSessions(this._place);
     const found = listed.find(session => session.path === this.path);
     if (!found) {
-      throw new rest.RequestError(404, `nobody has opened ${this.path} yet`, 'unknown_session');
+      throw new RequestError(404, `nobody has opened ${this.path} yet`, 'unknown_session');
     }
     return rest.getSession(this._place, found.id);
   }
@@ -162,7 +179,7 @@ export class Chat {
   dispose(): void {
     this._abort.abort();
     clearTimeout(this._again);
-    clearInterval(this._offering);
+    this._texts?.dispose();
     cancelAnimationFrame(this._frame);
     Signal.clearData(this);
   }
@@ -175,15 +192,16 @@ export class Chat {
 
   async send(text: string, id: string = UUID.uuid4()): Promise<void> {
     const session = this._session();
-    this._setUnsent([...this.unsent.filter(one => one.id !== id), { id, text, error: null }]);
-    await this._offer();
+    this._outbox?.add(id, text);
+    this._notify();
+    await this._texts?.offer();
     try {
       await rest.submitTurn(this._place, session.id, id, text);
-      this._setUnsent(this.unsent.filter(one => one.id !== id));
+      this._outbox?.remove(new Set([id]));
     } catch (error) {
-      const failed = { id, text, error: message(error) };
-      this._setUnsent(this.unsent.map(one => (one.id === id ? failed : one)));
+      this._outbox?.failed(id, messageOf(error));
     }
+    this._notify();
   }
 
   /** Keep files inside the project; `@path` for each, as the agent sees it, for the text of a prompt. */
@@ -193,14 +211,14 @@ export class Chat {
     for (const file of files) {
       const uri = await rest.upload(this._place, session.id, file);
       const path = decodeURIComponent(new URL(uri).pathname);
-      const inside = path.startsWith(`${session.cwd}/`);
-      mentions.push(`@${inside ? path.slice(session.cwd.length + 1) : path}`);
+      mentions.push(`@${this.inProject(path)}`);
     }
     return mentions.join(' ');
   }
 
   forget(id: string): void {
-    this._setUnsent(this.unsent.filter(one => one.id !== id));
+    this._outbox?.remove(new Set([id]));
+    this._notify();
   }
 
   async stop(): Promise<void> {
@@ -275,7 +293,7 @@ export class Chat {
       try {
         next = await rest.openSession(this._place, this.path, agent);
       } catch (error) {
-        if (!(error instanceof rest.RequestError && error.status === 409)) {
+        if (!(error instanceof RequestError && error.status === 409)) {
           throw error;
         }
         await rest.closeSession(this._place, session.id);
@@ -304,40 +322,16 @@ export class Chat {
     this._notify();
   }
 
-  async loadActivity(turn: string): Promise<void> {
-    await this._command(async session => {
-      const log = await rest.getActivity(this._place, session.id, turn);
-      this.activity = new Map(this.activity).set(turn, replayTurn(turn, log));
-    });
-  }
-
-  /** Learn what a turn has changed, as it is now. */
-  async loadDiff(turn: string): Promise<void> {
-    this.diffs = new Map(this.diffs).set(turn, this.diffs.get(turn));
-    let diff: TurnDiff | Error;
-    try {
-      diff = await rest.getDiff(this._place, this._session().id, turn);
-    } catch (error) {
-      diff = error instanceof Error ? error : new Error(String(error));
-    }
-    if (this.diffs.has(turn)) {
-      this.diffs = new Map(this.diffs).set(turn, diff);
-      this._notify();
-    }
-  }
-
-  /** Nobody looks at the changes of a turn any more. */
-  forgetDiff(turn: string): void {
-    this.diffs = new Map([...this.diffs].filter(([id]) => id !== turn));
-    this._notify();
+  loadActivity(turn: string): Promise<boolean> {
+    return this._command(() => this.details.loadActivity(turn));
   }
 
   /** Bring files back to what they were before a turn. */
   async revert(turn: string, paths: readonly string[]): Promise<void> {
     const done = await this._command(session => rest.revert(this._place, session.id, turn, paths));
     // what stands in the way is seen in what the files are now; of what was done the log tells
-    if (!done && this.diffs.has(turn)) {
-      await this.loadDiff(turn);
+    if (!done) {
+      await this.details.reloadDiff(turn);
     }
   }
 
@@ -358,35 +352,6 @@ export class Chat {
     this._connection?.retry();
   }
 
-  // --- what a reload must not lose -----------------------------------------------------------------------------------
-
-  get draft(): string {
-    return this._read('draft');
-  }
-
-  set draft(text: string) {
-    this._write('draft', text);
-  }
-
-  private _read(name: string): string {
-    return window.localStorage.getItem(`jupyter-acp:${name}:${this._session().id}`) ?? '';
-  }
-
-  private _write(name: string, value: string): void {
-    const key = `jupyter-acp:${name}:${this._session().id}`;
-    if (value) {
-      window.localStorage.setItem(key, value);
-    } else {
-      window.localStorage.removeItem(key);
-    }
-  }
-
-  private _setUnsent(unsent: readonly Unsent[]): void {
-    this.unsent = unsent;
-    this._write('unsent', unsent.length > 0 ? JSON.stringify(unsent) : '');
-    this._notify();
-  }
-
   // --- inside --------------------------------------------------------------------------------------------------------
 
   private _session(): Summary {
@@ -399,20 +364,15 @@ export class Chat {
   private async _load(session: Summary): Promise<void> {
     const page = await rest.getMessages(this._place, session.id);
     this.state = initial(session, page);
-    this._dropDetails();
+    this.details.drop();
     this.stopping = null;
-    // what was on its way when the page went may have arrived: its turn says so
-    this.unsent = kept(parsed(this._read('unsent')))
-      .filter(one => !session.turns.some(turn => turn.id === one.id))
-      .filter(one => !page.messages.some(known => known.turn === one.id))
-      .map(one => ({ ...one, error: one.error ?? '' }));
+    this._outbox = new Outbox(
+      window.localStorage,
+      session.id,
+      id =>
+        session.turns.some(turn => turn.id === id) || page.messages.some(known => known.turn === id)
+    );
     this._notify();
-  }
-
-  /** What is not kept here is asked for again where somebody looks at it. */
-  private _dropDetails(): void {
-    this.activity = new Map();
-    this.diffs = new Map([...this.diffs.keys()].map(turn => [turn, undefined]));
   }
 
   private _follow(after: number): void {
@@ -425,7 +385,7 @@ export class Chat {
       onEvents: events => this._fold(events),
       onState: state => {
         this.connection = state;
-        this._offered = NOTHING;
+        this._texts?.forgotten();
         if (state === 'connected') {
           this.refusedBy = null;
           this.isGone = false;
@@ -444,8 +404,8 @@ export class Chat {
     try {
       session = await rest.getSession(this._place, id);
     } catch (error) {
-      this.refusedBy = error instanceof rest.RequestError ? error.message : null;
-      this.isGone = error instanceof rest.RequestError && error.reason === UNKNOWN_PROJECT;
+      this.refusedBy = error instanceof RequestError ? error.message : null;
+      this.isGone = error instanceof RequestError && error.reason === UNKNOWN_PROJECT;
       throw error;
     }
     if (!isBroken(session, this._connection?.lastSeq ?? 0)) {
@@ -462,25 +422,22 @@ export class Chat {
     const before = this.state;
     this.state = applyAll(before, events);
     if (this.state.session.firstSeq !== before.session.firstSeq) {
-      this._dropDetails();
+      this.details.drop();
     }
     const reverted = events.map(event =>
       event.kind === 'file_changed' && event.change === 'reverted' ? (event.turn ?? '') : ''
     );
     for (const turn of new Set(reverted)) {
-      if (this.diffs.has(turn)) {
-        void this.loadDiff(turn);
-      }
+      void this.details.reloadDiff(turn);
     }
     if (events.some(mayChangeFiles)) {
       this.filesChanged.emit();
     }
-    this._keepOffering();
-    const queued = new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')));
-    if (this.unsent.some(one => queued.has(one.id))) {
-      // it arrived, whatever became of the answer to us
-      this._setUnsent(this.unsent.filter(one => !queued.has(one.id)));
-    }
+    this._texts?.follow(this.state.active !== null);
+    // it arrived, whatever became of the answer to us
+    this._outbox?.remove(
+      new Set(events.map(event => (event.kind === 'turn_queued' ? event.id : '')))
+    );
     const newest = events[events.length - 1];
     if (newest && newest.seq > before.session.lastSeq) {
       this.clockSkew = Date.now() / 1000 - newest.time;
@@ -496,34 +453,6 @@ export class Chat {
     this._notify();
   }
 
-  /** While a turn runs its agent is offered what is not saved, and nothing afterwards. */
-  private _keepOffering(): void {
-    const isWanted = this.state?.active != null && this.options.unsaved !== undefined;
-    if (isWanted && this._offering === undefined) {
-      this._offering = setInterval(() => void this._offer(), OFFER_INTERVAL);
-      void this._offer();
-    } else if (!isWanted && this._offering !== undefined) {
-      clearInterval(this._offering);
-      this._offering = undefined;
-      void this._offer({});
-    }
-  }
-
-  private async _offer(texts = this.options.unsaved?.() ?? {}): Promise<void> {
-    const { session } = this.state!;
-    const offered = JSON.stringify(texts);
-    if (offered === this._offered || session.placement !== 'host-delegated') {
-      return;
-    }
-    this._offered = offered;
-    try {
-      await rest.offerTexts(this._place, session.id, this._client, texts);
-    } catch {
-      // the agent reads what is on disk; it is offered again with the next look
-      this._offered = '';
-    }
-  }
-
   private async _command(
     run: (session: Summary) => Promise<void>,
     undo?: () => void
@@ -536,7 +465,7 @@ export class Chat {
     } catch (error) {
       if (!this._abort.signal.aborted) {
         undo?.();
-        this.refusal = message(error);
+        this.refusal = messageOf(error);
         this._isRefusalPassing = isPassing(error);
       }
       return false;
@@ -556,18 +485,15 @@ export class Chat {
 
   private readonly _abort = new AbortController();
   private readonly _place: rest.Place;
+  private readonly _texts: EditorTexts | null;
   private _connection: Connection | null = null;
+  private _outbox: Outbox | null = null;
   private _frame = 0;
   private _path: string | null = null;
   private _again: ReturnType<typeof setTimeout> | undefined;
   private _isRefusalPassing = false;
   private readonly _client = UUID.uuid4();
-  private _offered = NOTHING;
-  private _offering: ReturnType<typeof setInterval> | undefined;
 }
-
-/** What the server has of a client that has offered nothing, or was not connected since. */
-const NOTHING = '{}';
 
 /** A file was written, or a turn, or a step of it, has ended that may have written some. */
 function mayChangeFiles(event: AcpEvent): boolean {
@@ -585,21 +511,3 @@ function mayChangeFiles(event: AcpEvent): boolean {
 
 /** What the server says of a project that is none of the person's. */
 const UNKNOWN_PROJECT = 'unknown_project';
-
-/** The server is not there, or cannot do it now: what it said is not true any more once it is back. */
-function isPassing(error: unknown): boolean {
-  return !(error instanceof rest.RequestError) || error.status === 503;
-}
-
-/** What is in storage may be damaged, which is no reason not to open the chat. */
-function parsed(json: string): unknown {
-  try {
-    return JSON.parse(json || '[]');
-  } catch {
-    return [];
-  }
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

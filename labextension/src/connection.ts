@@ -3,7 +3,7 @@
  * Knows nothing of what events mean.
  */
 
-import { AcpEvent, events } from './events';
+import { AcpEvent, events } from './wire/events';
 
 export type ConnectionState = 'connecting' | 'connected' | 'waiting' | 'closed';
 

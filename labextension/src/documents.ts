@@ -1,5 +1,7 @@
 /** Documents that are open in JupyterLab: what of them is not saved, and what becomes of them when an agent writes. */
 
+import type { Texts } from './editortexts';
+
 /** What is used of a document's context. */
 export interface OpenDocument {
   /** Relative to the server's folder. */
@@ -35,7 +37,7 @@ export class OpenDocuments {
   constructor(private readonly options: Options) {}
 
   /** Text by path of those that have one which is not saved. Notebooks have none: what is on disk is not what they show. */
-  unsaved(): { readonly [path: string]: string } {
+  unsaved(): Texts {
     const texts: [string, string][] = [];
     for (const { path, isReady, model, contentsModel } of this.options.open()) {
       if (

@@ -65,7 +65,7 @@ export class ChatPanel extends ReactWidget {
       trans: services.trans,
       rendermime: forAgents(services.rendermime),
       // a file of the same name in Jupyter's own folder is another one
-      openFile: isServed ? (path, line) => services.openFile(inProject(path, chat), line) : null,
+      openFile: isServed ? (path, line) => services.openFile(chat.inProject(path), line) : null,
       get tabs() {
         return chat.project?.kind === 'container' ? null : services.tabs;
       }
@@ -110,12 +110,6 @@ export class ChatPanel extends ReactWidget {
   }
 
   private readonly _environment: Environment;
-}
-
-/** An agent's path as one of the project: agents name files absolutely. */
-function inProject(path: string, chat: Chat): string {
-  const cwd = chat.state?.session.cwd ?? '';
-  return cwd && path.startsWith(`${cwd}/`) ? path.slice(cwd.length + 1) : path;
 }
 
 /** A model without content: the conversation comes page by page from the session, never as the whole file. */

@@ -1,6 +1,8 @@
 /** The projects of a person, and the one whose chats are listed. Draws nothing; asks by what it is given. */
 
-import type { ProjectInfo, Summary } from './events';
+import { messageOf } from './errors';
+import type { ProjectInfo } from './wire/projects';
+import type { Summary } from './wire/session';
 
 /** The project whose files are those that this Jupyter server serves. */
 export const LOCAL = 'local';
@@ -79,7 +81,7 @@ export class Projects {
         }
       }
     } catch (error) {
-      this.failure = error instanceof Error ? error.message : String(error);
+      this.failure = messageOf(error);
     }
     this.changed();
   }
@@ -96,7 +98,7 @@ export class Projects {
     try {
       await command(this._chosen);
     } catch (error) {
-      this.failure = error instanceof Error ? error.message : String(error);
+      this.failure = messageOf(error);
       this.changed();
       return;
     }

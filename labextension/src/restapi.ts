@@ -1,19 +1,16 @@
-/** The routes of the server as functions. Every answer is narrowed in events.ts. */
+/** The routes of the server as functions. Every answer is narrowed by the modules of wire/. */
 
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
-import * as wire from './events';
-
-/** The server refused; `reason` is its machine-readable word for why. */
-export class RequestError extends Error {
-  constructor(
-    readonly status: number,
-    message: string,
-    readonly reason: string
-  ) {
-    super(message);
-  }
-}
+import type { Texts } from './editortexts';
+import { RequestError } from './errors';
+import { AgentInfo, agents } from './wire/agents';
+import { TurnDiff, turnDiff } from './wire/changes';
+import { AcpEvent, events } from './wire/events';
+import { Json, object, text } from './wire/json';
+import { MessagePage, messages } from './wire/messages';
+import { ProjectInfo, project, projects, root } from './wire/projects';
+import { Summary, summaries, summary } from './wire/session';
 
 /** Where the requests go: a server, a project, and the signal that ends them. */
 export interface Place {
@@ -22,15 +19,17 @@ export interface Place {
   readonly signal: AbortSignal;
 }
 
+function address(base: string, path: readonly string[]): string {
+  return URLExt.join(base, 'api/acp', ...path.map(encodeURIComponent));
+}
+
 async function request(
   settings: ServerConnection.ISettings,
   path: readonly string[],
   init: RequestInit & { query?: { [key: string]: string } } = {}
 ): Promise<unknown> {
   const { query, ...rest } = init;
-  const url =
-    URLExt.join(settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
-    (query ? URLExt.objectToQueryString(query) : '');
+  const url = address(settings.baseUrl, path) + (query ? URLExt.objectToQueryString(query) : '');
   const response = await ServerConnection.makeRequest(url, rest, settings).catch(error => {
     // browsers say 'Failed to fetch', or something else that tells a person nothing
     throw error instanceof ServerConnection.NetworkError
@@ -47,11 +46,11 @@ async function request(
     }
   }
   if (!response.ok) {
-    const error = wire.object(answer);
+    const error = object(answer);
     throw new RequestError(
       response.status,
-      wire.text(error.message) || `${response.status} ${response.statusText}`,
-      wire.text(error.reason)
+      text(error.message) || `${response.status} ${response.statusText}`,
+      text(error.reason)
     );
   }
   return answer;
@@ -72,19 +71,19 @@ function send(
 
 export async function getRoot(
   settings: ServerConnection.ISettings
-): Promise<ReturnType<typeof wire.root>> {
-  return wire.root(await request(settings, []));
+): Promise<ReturnType<typeof root>> {
+  return root(await request(settings, []));
 }
 
 export async function listProjects(
   settings: ServerConnection.ISettings,
   signal: AbortSignal
-): Promise<wire.ProjectInfo[]> {
-  return wire.projects(await request(settings, ['projects'], { signal }));
+): Promise<ProjectInfo[]> {
+  return projects(await request(settings, ['projects'], { signal }));
 }
 
-export async function getProject(place: Place): Promise<wire.ProjectInfo> {
-  return wire.project(await send(place, 'GET', []));
+export async function getProject(place: Place): Promise<ProjectInfo> {
+  return project(await send(place, 'GET', []));
 }
 
 export async function startProject(place: Place): Promise<void> {
@@ -97,27 +96,23 @@ export async function stopProject(place: Place): Promise<void> {
 
 /** What the project's own server has written last. */
 export async function getProjectLog(place: Place): Promise<string> {
-  return wire.text(wire.object(await send(place, 'GET', ['logs'])).text);
+  return text(object(await send(place, 'GET', ['logs'])).text);
 }
 
-export async function listAgents(place: Place): Promise<wire.AgentInfo[]> {
-  return wire.agents(await send(place, 'GET', ['agents']));
+export async function listAgents(place: Place): Promise<AgentInfo[]> {
+  return agents(await send(place, 'GET', ['agents']));
 }
 
-export async function listSessions(place: Place): Promise<wire.Summary[]> {
-  return wire.summaries(await send(place, 'GET', ['sessions']));
+export async function listSessions(place: Place): Promise<Summary[]> {
+  return summaries(await send(place, 'GET', ['sessions']));
 }
 
-export async function openSession(
-  place: Place,
-  path: string,
-  agent?: string
-): Promise<wire.Summary> {
-  return wire.summary(await send(place, 'POST', ['sessions'], agent ? { path, agent } : { path }));
+export async function openSession(place: Place, path: string, agent?: string): Promise<Summary> {
+  return summary(await send(place, 'POST', ['sessions'], agent ? { path, agent } : { path }));
 }
 
-export async function getSession(place: Place, id: string): Promise<wire.Summary> {
-  return wire.summary(await send(place, 'GET', ['sessions', id]));
+export async function getSession(place: Place, id: string): Promise<Summary> {
+  return summary(await send(place, 'GET', ['sessions', id]));
 }
 
 export async function configure(
@@ -150,7 +145,7 @@ export async function upload(place: Place, session: string, file: File): Promise
     query: { name: file.name },
     signal: place.signal
   });
-  return wire.text(wire.object(answer).uri);
+  return text(object(answer).uri);
 }
 
 export async function editTurn(
@@ -179,7 +174,7 @@ export async function answer(
   session: string,
   request: string,
   option: string,
-  content?: wire.Json
+  content?: Json
 ): Promise<void> {
   const body = content ? { option_id: option, content } : { option_id: option };
   await send(place, 'POST', ['sessions', session, 'permissions', request], body);
@@ -225,7 +220,7 @@ export async function getMessages(
   place: Place,
   session: string,
   before?: string
-): Promise<wire.MessagePage> {
+): Promise<MessagePage> {
   const page = await request(
     place.settings,
     ['projects', place.project, 'sessions', session, 'messages'],
@@ -234,7 +229,7 @@ export async function getMessages(
       query: before ? { before, limit: '50' } : { limit: '50' }
     }
   );
-  return wire.messages(page);
+  return messages(page);
 }
 
 /** The whole log of one turn. */
@@ -242,12 +237,12 @@ export async function getActivity(
   place: Place,
   session: string,
   turn: string
-): Promise<wire.AcpEvent[]> {
+): Promise<AcpEvent[]> {
   const path = ['projects', place.project, 'sessions', session, 'turns', turn, 'activity'];
-  const all: wire.AcpEvent[] = [];
+  const all: AcpEvent[] = [];
   for (;;) {
     const query = { after: String(all[all.length - 1]?.seq ?? 0), limit: '5000' };
-    const page = wire.events(await request(place.settings, path, { signal: place.signal, query }));
+    const page = events(await request(place.settings, path, { signal: place.signal, query }));
     all.push(...page);
     if (page.length < 5000) {
       return all;
@@ -256,8 +251,8 @@ export async function getActivity(
 }
 
 /** What a turn has changed, of one that runs up to now. */
-export async function getDiff(place: Place, session: string, turn: string): Promise<wire.TurnDiff> {
-  return wire.turnDiff(await send(place, 'GET', ['sessions', session, 'turns', turn, 'diff']));
+export async function getDiff(place: Place, session: string, turn: string): Promise<TurnDiff> {
+  return turnDiff(await send(place, 'GET', ['sessions', session, 'turns', turn, 'diff']));
 }
 
 /** Bring files back to what they were before the turn, all of them or none. */
@@ -275,7 +270,7 @@ export async function offerTexts(
   place: Place,
   session: string,
   client: string,
-  texts: { readonly [path: string]: string }
+  texts: Texts
 ): Promise<void> {
   await send(place, 'PUT', ['sessions', session, 'editor-texts'], { client, texts });
 }
@@ -287,10 +282,7 @@ export async function discardActivity(place: Place, session: string): Promise<vo
 
 export function exportUrl(place: Place, session: string): string {
   const path = ['projects', place.project, 'sessions', session, 'export'];
-  return (
-    URLExt.join(place.settings.baseUrl, 'api/acp', ...path.map(encodeURIComponent)) +
-    '?format=markdown'
-  );
+  return `${address(place.settings.baseUrl, path)}?format=markdown`;
 }
 
 /** The socket of a session's log; what `client` offers is kept while it is open. */
@@ -301,6 +293,6 @@ export function subscribe(place: Place, session: string, after: number, client: 
   if (settings.appendToken && settings.token) {
     query.set('token', settings.token);
   }
-  const url = URLExt.join(settings.wsUrl, 'api/acp', ...path.map(encodeURIComponent));
-  return new settings.WebSocket(`${url}?${query.toString()}`);
+  const url = `${address(settings.wsUrl, path)}?${query.toString()}`;
+  return new settings.WebSocket(url);
 }

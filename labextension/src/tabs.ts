@@ -4,7 +4,7 @@
  * number that says nothing.
  */
 
-import { object, text } from './events';
+import { object, text } from './wire/json';
 
 export interface ChatPlace {
   readonly project: string;

@@ -2,7 +2,9 @@ import * as assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { event, events, messages, summary } from '../events';
+import { event, events } from '../wire/events';
+import { messages } from '../wire/messages';
+import { summary } from '../wire/session';
 import { FOLDER, golden } from './golden';
 
 test('there is a golden event of every kind', () => {

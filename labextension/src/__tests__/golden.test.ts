@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
-import { events } from '../events';
+import { events } from '../wire/events';
 
 const GOLDEN = join(process.cwd(), '..', 'tests', 'golden', 'events');
 const names = readdirSync(GOLDEN).filter(name => name.endsWith('.json'));

@@ -1,19 +1,11 @@
 import * as assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { AcpEvent, event, messages, summary } from '../events';
-import {
-  apply,
-  applyAll,
-  ChatState,
-  feed,
-  firstAfter,
-  initial,
-  isBroken,
-  NO_TEXT,
-  prepend,
-  replayTurn,
-  whole
-} from '../model';
+import { AcpEvent, event } from '../wire/events';
+import { messages } from '../wire/messages';
+import { summary } from '../wire/session';
+import { apply, applyAll, ChatState, firstAfter, initial, isBroken, prepend } from '../model';
+import { feed, NO_TEXT, whole } from '../streamed';
+import { replayTurn } from '../turn';
 import { golden } from './golden';
 
 const USER = { username: 'ada', display_name: 'Ada' };

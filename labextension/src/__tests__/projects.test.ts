@@ -1,6 +1,7 @@
 import * as assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ProjectInfo, projects as narrow, summary } from '../events';
+import { ProjectInfo, projects as narrow } from '../wire/projects';
+import { summary } from '../wire/session';
 import { newChatName, Projects } from '../projects';
 
 function project(id: string, given: Partial<ProjectInfo> = {}): ProjectInfo {

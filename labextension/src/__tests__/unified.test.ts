@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { firstChange } from '../diff';
-import { ChangedFile, turnDiff } from '../events';
+import { ChangedFile, turnDiff } from '../wire/changes';
 import { shownAtOnce, unified } from '../unified';
 import { FOLDER } from './golden';
 

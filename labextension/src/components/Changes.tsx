@@ -1,8 +1,8 @@
 import { Dialog, showDialog } from '@jupyterlab/apputils';
 import * as React from 'react';
-import type { ChangedCell, ChangedFile, Counts, TurnDiff } from '../events';
+import type { ChangedCell, ChangedFile, Counts, TurnDiff } from '../wire/changes';
 import { firstChange } from '../diff';
-import { RequestError } from '../restapi';
+import { RequestError } from '../errors';
 import { shownAtOnce, unified } from '../unified';
 import { DiffTable, LineCounts } from './DiffView';
 import { Environment, EnvironmentContext, ReadingContext, useEnvironment } from './environment';
@@ -327,11 +327,11 @@ export const ChangesView = React.memo(function ChangesView(props: {
   const isMissing = diff === undefined;
   React.useEffect(() => {
     if (isMissing) {
-      void chat.loadDiff(turn);
+      void chat.details.loadDiff(turn);
     }
   }, [chat, turn, isMissing]);
   // files change: who opens it again wants to see what they are then
-  React.useEffect(() => () => chat.forgetDiff(turn), [chat, turn]);
+  React.useEffect(() => () => chat.details.forgetDiff(turn), [chat, turn]);
   return (
     <section className="jp-acp-changes" aria-label={trans.__('Changed files')}>
       {isMissing ? (
@@ -343,7 +343,7 @@ export const ChangesView = React.memo(function ChangesView(props: {
       ) : (
         <>
           <span className="jp-acp-error-text">{diff.message}</span>
-          <button className="jp-acp-link" onClick={() => void chat.loadDiff(turn)}>
+          <button className="jp-acp-link" onClick={() => void chat.details.loadDiff(turn)}>
             {trans.__('Try again')}
           </button>
         </>

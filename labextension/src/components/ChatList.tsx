@@ -1,6 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
-import type { Summary } from '../events';
+import type { Summary } from '../wire/session';
 
 /** Every chat of a project, newest first; who waits for a person says so. Above it what says which project that is. */
 export function ChatList(props: {

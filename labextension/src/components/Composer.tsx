@@ -1,5 +1,6 @@
 import * as React from 'react';
-import type { Command } from '../events';
+import { messageOf } from '../errors';
+import type { Command } from '../wire/session';
 import { useEnvironment } from './environment';
 
 /**
@@ -70,7 +71,7 @@ export function Composer(props: {
       setUploading(null);
       area.current?.focus();
     } catch (error) {
-      setUploading(error instanceof Error ? error.message : String(error));
+      setUploading(messageOf(error));
     }
   };
   const submit = () => {

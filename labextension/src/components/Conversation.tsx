@@ -1,8 +1,11 @@
 import * as React from 'react';
-import type { Message, TurnDiff } from '../events';
-import { answerId, answerOf, ChatState, Entry, Turn } from '../model';
-import type { Unsent } from '../chat';
+import type { TurnDiff } from '../wire/changes';
+import type { Message } from '../wire/messages';
+import type { ChatState, Entry } from '../model';
+import { answerId, answerOf, Turn } from '../turn';
+import type { Unsent } from '../outbox';
 import { ChangesSoFar, NotKept } from './Changes';
+import { EditForm } from './EditForm';
 import { ReadingContext, useEnvironment } from './environment';
 import { Markdown } from './Markdown';
 import { ReactionButtons } from './Reactions';
@@ -19,15 +22,15 @@ function Said(props: {
   edited?: boolean;
 }): JSX.Element {
   const { trans, chat } = useEnvironment();
-  const [draft, setDraft] = React.useState<string | null>(null);
+  const [isEditing, setEditing] = React.useState(false);
   return (
     <div className="jp-acp-message" data-role="user" data-message-id={props.id}>
       <div className="jp-acp-sender">
         {props.name}
         {props.edited && <span className="jp-acp-dim"> {trans.__('(edited)')}</span>}
-        {props.isMine && draft === null && (
+        {props.isMine && !isEditing && (
           <span className="jp-acp-message-actions">
-            <button className="jp-acp-link" onClick={() => setDraft(props.text)}>
+            <button className="jp-acp-link" onClick={() => setEditing(true)}>
               {trans.__('Edit')}
             </button>
             <button className="jp-acp-link" onClick={() => void chat.deleteMessage(props.id)}>
@@ -36,28 +39,16 @@ function Said(props: {
           </span>
         )}
       </div>
-      {draft === null ? (
-        <div className="jp-acp-said">{props.text}</div>
+      {isEditing ? (
+        <EditForm
+          text={props.text}
+          label={trans.__('The message')}
+          canBeEmpty
+          save={text => chat.editMessage(props.id, text)}
+          onClose={() => setEditing(false)}
+        />
       ) : (
-        <form
-          className="jp-acp-edit"
-          onSubmit={event => {
-            event.preventDefault();
-            void chat.editMessage(props.id, draft).then(done => done && setDraft(null));
-          }}
-        >
-          <textarea
-            value={draft}
-            aria-label={trans.__('The message')}
-            onChange={event => setDraft(event.target.value)}
-          />
-          <button type="submit" className="jp-acp-button">
-            {trans.__('Save')}
-          </button>
-          <button type="button" className="jp-acp-button" onClick={() => setDraft(null)}>
-            {trans.__('Cancel')}
-          </button>
-        </form>
+        <div className="jp-acp-said">{props.text}</div>
       )}
     </div>
   );
@@ -72,7 +63,7 @@ function MessageView(props: {
 }) {
   const { trans, chat } = useEnvironment();
   const { message, name, isMine, isLast, diff } = props;
-  const activity = message.turn === null ? undefined : chat.activity.get(message.turn);
+  const activity = message.turn === null ? undefined : chat.details.activity.get(message.turn);
   const [isOpen, setOpen] = React.useState(false);
   // also where what was shown has been discarded meanwhile
   const wanted = isOpen && activity === undefined ? message.turn : null;
@@ -308,9 +299,11 @@ export function Conversation(props: {
                 agent={agent}
                 isLast={!active && index === state.entries.length - 1}
                 activity={
-                  entry.type === 'message' ? chat.activity.get(turnOf(entry) ?? '') : undefined
+                  entry.type === 'message'
+                    ? chat.details.activity.get(turnOf(entry) ?? '')
+                    : undefined
                 }
-                diff={chat.diffs.get(turnOf(entry) ?? '')}
+                diff={chat.details.diffs.get(turnOf(entry) ?? '')}
               />
             ))}
             {active && (
@@ -332,7 +325,7 @@ export function Conversation(props: {
                     <ChangesSoFar
                       key={active.id}
                       turn={active.id}
-                      diff={chat.diffs.get(active.id)}
+                      diff={chat.details.diffs.get(active.id)}
                     />
                   )}
                 </div>

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import { Json, object, text } from '../events';
+import { Json, object, text } from '../wire/json';
 import { Revealed } from './Revealed';
 
 interface Field {

@@ -1,5 +1,6 @@
 import * as React from 'react';
-import { object, PermissionOption, PermissionRequest, text } from '../events';
+import { object, text } from '../wire/json';
+import type { PermissionOption, PermissionRequest } from '../wire/permissions';
 import { isSafeLink } from '../visible';
 import { DiffView } from './DiffView';
 import { ElicitationForm } from './ElicitationForm';

@@ -1,5 +1,6 @@
 import * as React from 'react';
-import type { Access, AgentInfo, ConfigOption } from '../events';
+import type { AgentInfo } from '../wire/agents';
+import type { Access, ConfigOption } from '../wire/session';
 import { useEnvironment } from './environment';
 
 interface Choice {

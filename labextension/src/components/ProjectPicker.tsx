@@ -1,6 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
-import type { ProjectInfo } from '../events';
+import type { ProjectInfo } from '../wire/projects';
 
 /** Which project's chats are listed, how it is, and what its members can do about that. */
 export function ProjectPicker(props: {

@@ -1,32 +1,21 @@
 import * as React from 'react';
-import type { TurnInfo } from '../events';
+import type { TurnInfo } from '../wire/session';
+import { EditForm } from './EditForm';
 import { useEnvironment } from './environment';
 
 function Queued({ turn }: { turn: TurnInfo }) {
   const { trans, chat } = useEnvironment();
-  const [draft, setDraft] = React.useState<string | null>(null);
-  if (draft !== null) {
+  const [isEditing, setEditing] = React.useState(false);
+  if (isEditing) {
     return (
       <li className="jp-acp-queued" data-turn-id={turn.id} data-state="editing">
-        <form
-          className="jp-acp-edit"
-          onSubmit={event => {
-            event.preventDefault();
-            void chat.edit(turn.id, draft).then(done => done && setDraft(null));
-          }}
-        >
-          <textarea
-            value={draft}
-            aria-label={trans.__('The queued message')}
-            onChange={event => setDraft(event.target.value)}
-          />
-          <button type="submit" className="jp-acp-button" disabled={!draft.trim()}>
-            {trans.__('Save')}
-          </button>
-          <button type="button" className="jp-acp-button" onClick={() => setDraft(null)}>
-            {trans.__('Cancel')}
-          </button>
-        </form>
+        <EditForm
+          text={turn.text}
+          label={trans.__('The queued message')}
+          canBeEmpty={false}
+          save={text => chat.edit(turn.id, text)}
+          onClose={() => setEditing(false)}
+        />
       </li>
     );
   }
@@ -37,7 +26,7 @@ function Queued({ turn }: { turn: TurnInfo }) {
       </span>
       {chat.isCollaborator && (
         <>
-          <button className="jp-acp-link" onClick={() => setDraft(turn.text)}>
+          <button className="jp-acp-link" onClick={() => setEditing(true)}>
             {trans.__('Edit')}
           </button>
           <button className="jp-acp-link" onClick={() => void chat.sendNow(turn.id)}>

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { Reactions } from '../events';
+import type { Reactions } from '../wire/messages';
 import { useEnvironment } from './environment';
 import { Icon } from './Icon';
 

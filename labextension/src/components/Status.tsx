@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { Usage } from '../events';
+import type { Usage } from '../wire/session';
 import type { ChatState } from '../model';
 import { duration } from '../visible';
 import { useEnvironment } from './environment';

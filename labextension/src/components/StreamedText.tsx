@@ -1,5 +1,5 @@
 import * as React from 'react';
-import { Streamed, whole } from '../model';
+import { Streamed, whole } from '../streamed';
 import { Markdown } from './Markdown';
 
 /**

@@ -1,5 +1,5 @@
 import * as React from 'react';
-import type { Terminal } from '../model';
+import type { Terminal } from '../turn';
 import { terminalText } from '../visible';
 import { useEnvironment } from './environment';
 

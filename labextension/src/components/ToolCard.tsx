@@ -1,6 +1,6 @@
 import * as React from 'react';
-import type { Location, ToolCall, ToolContent } from '../events';
-import type { Terminal } from '../model';
+import type { Location, ToolCall, ToolContent } from '../wire/toolcalls';
+import type { Terminal } from '../turn';
 import { DiffView } from './DiffView';
 import { useEnvironment } from './environment';
 import { FileLink } from './FileLink';
