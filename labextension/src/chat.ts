@@ -134,14 +134,7 @@ export class Chat {
   private async _open(): Promise<void> {
     clearTimeout(this._again);
     try {
-      const root = await rest.getRoot(this.options.settings);
-      this.username = root.username;
-      this.project = root.projects.find(one => one.id === this.options.project) ?? null;
-      this.isOneOfSeveral = root.projects.some(one => one.id !== LOCAL);
-      this.isGone = this.project === null;
-      if (this.isGone) {
-        throw new RequestError(404, '', UNKNOWN_PROJECT);
-      }
+      await this._lookAround();
       const session = this.isCollaborator
         ? await rest.openSession(this._place, this.path)
         : await this._find();
@@ -159,6 +152,19 @@ export class Chat {
       }
     }
     this._notify();
+  }
+
+  /** Who the person is, and what they may do here. */
+  private async _lookAround(): Promise<void> {
+    const root = await rest.getRoot(this.options.settings);
+    this.username = root.username;
+    this.isOneOfSeveral = root.projects.some(one => one.id !== LOCAL);
+    const project = root.projects.find(one => one.id === this.options.project);
+    this.isGone = project === undefined;
+    if (!project) {
+      throw new RequestError(404, '', UNKNOWN_PROJECT);
+    }
+    this.project = project;
   }
 
   /** Who may only read opens no session: it is one that is open already. */
@@ -398,10 +404,11 @@ export class Chat {
     });
   }
 
-  /** Before a reconnection: is the log that we follow still the server's? */
+  /** Before a reconnection: is the log that we follow still the server's, and what may the person do? */
   private async _check(id: string): Promise<number | null> {
     let session: Summary;
     try {
+      await this._lookAround();
       session = await rest.getSession(this._place, id);
     } catch (error) {
       this.refusedBy = error instanceof RequestError ? error.message : null;

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .host import AGENTS, Host, all_agents, run
+from .host import AGENTS, Host, all_agents, run, write
 
 COUNT = 60
 #: each agent counts, runs a command that tells that it was run, and counts on
@@ -17,8 +17,11 @@ PROMPT = "/count {count} delay=0.02\n{command}\n/count {count} delay=0.02 from={
 async def test_a_turn_goes_on_whenever_the_coordinator_dies(host: Host, when: str) -> None:
     chats = await all_agents(host.person("ann", "alpha"), when)
     root = Path(host.projects.declared["alpha"]["folder"])
+    (root / "go").unlink(missing_ok=True)
     for agent, chat in chats.items():
-        command = run(agent, f"echo begun; echo x >> {when}-{agent}; sleep 0.5; echo through")
+        # one that is to be met while it runs ends when it is told to
+        wait = "until test -e go; do sleep 0.02; done" if when == "during-its-command" else "sleep 0.5"
+        command = run(agent, f"echo begun; echo x >> {when}-{agent}; {wait}; echo through")
         await chat.submit(PROMPT.format(count=COUNT, next=COUNT + 1, command=command), "long")
     for chat in chats.values():
         if when == "before-its-command":
@@ -30,6 +33,7 @@ async def test_a_turn_goes_on_whenever_the_coordinator_dies(host: Host, when: st
                 lambda event: event["kind"] == "message_delta" and f"{COUNT + 2}\n" in event["data"]["text"]
             )
     host.kill()
+    write(root, "go", "")
     await host.hang_up()
     await host.start()
     ann = host.person("ann", "alpha")

@@ -162,6 +162,14 @@ def test_who_may_only_read_sees_a_chat_and_can_change_nothing(desk: Desk, lab: P
     expect(chat.input).to_be_disabled()
     expect(chat.input).to_have_attribute("placeholder", "You can read this project")
     shot("viewer")
+    # what one may do is what one sees, also where it changes under one's eyes
+    lab.declare(ALL)
+    expect(chat.input).to_be_enabled()
+    run(chat, "/text And it goes on")
+    lab.declare({**ALL, "beta": "viewer"})
+    expect(chat.input).to_be_disabled()
+    expect(chat.view).to_have_attribute("data-connection", "connected")
+    expect(chat.view).to_contain_text("And it goes on")
 
 
 def test_who_is_taken_out_of_a_project_is_told_in_its_chat_and_in_the_list(
