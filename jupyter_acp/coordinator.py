@@ -435,11 +435,11 @@ class Coordinator:
         if folder is not None and folder != found.row.cwd:
             raise Conflict(f"this chat works in {found.row.cwd}; use a new chat for {folder}", "other_folder")
         if access:
-            await found.set_access(access)
+            await found.supervisor.set_access(access)
         if is_new and not found.chat.read_only:
-            found.warm_up()
+            found.supervisor.warm_up()
         if config:
-            await found.configure(config)
+            await found.supervisor.configure(config)
         self._rows[found.row.id] = found.row
         return found, is_new
 
