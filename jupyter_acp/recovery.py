@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .access import FULL_ACCESS
@@ -18,7 +19,7 @@ from .chatfile import ChatFile
 from .conversation import Conversation
 from .delegation import Delegation
 from .events import JsonObject, Kind
-from .exceptions import AgentError
+from .exceptions import AgentError, NotFound, RequestError
 from .host import AgentHost
 from .inbox import Inbox
 from .journal import Journal
@@ -67,6 +68,25 @@ async def logged(store: Store, session_id: str, turn_id: str) -> Logged:
             elif kind == Kind.TURN_ENDED:
                 found.ended, found.ended_at = data, event["time"]
     return found
+
+
+async def spare(store: Store, root: Path, session_id: str, through: int) -> int:
+    """How much of a log up to `through` is not needed: a restart completes the chat file from the newest turns."""
+    newest = await store.newest_turns(session_id, NEWEST_TURNS)
+    row = await store.session(session_id)
+    if row is None or not newest or through < (newest[0].started_seq or 0):
+        return through
+    try:
+        # the file, not what a session has in memory
+        chat = await ChatFile.look(root, row.path)
+    except NotFound:
+        return through  # a person has deleted the conversation
+    except (RequestError, OSError) as exc:
+        log.warning("session=%s the newest activity is kept, the chat cannot be read: %s", session_id, exc)
+        return min(through, (newest[0].started_seq or 0) - 1)
+    if chat.read_only is None and chat.id != row.chat_id:
+        return through  # another conversation has taken its place
+    return min([through, *((turn.started_seq or 0) - 1 for turn in unanswered(newest, chat))])
 
 
 class Recovery:
