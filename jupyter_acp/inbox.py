@@ -1,6 +1,6 @@
 """What an agent says, as it becomes the session's log. Called in the order of its lines, never awaits.
 
-Not here: what a person is asked (session.py decides) and what the project does (`delegate`).
+Not here: what becomes of its requests (agentrequests.py).
 https://agentclientprotocol.com/protocol/prompt-turn
 """
 

@@ -1,55 +1,39 @@
-"""One ACP session: what people do to it, what its agent asks, what a restart finds. The only writer of its events.
+"""One ACP session: what people do to it, and how its parts work together. The only writer of its events.
 
-Theory of operation. Commands (submit, interrupt, answer …) change rows and log in one commit and return; the turns
-themselves are run by turnloop.py. After a crash `recover` asks the runner which message the agent got last, and sends
-again what it did not get.
+Theory of operation. Commands (submit, interrupt, answer …) change rows and log in one commit and return. The turns
+themselves are run by turnloop.py; supervisor.py sees to the agent, and recovery.py goes on after a crash.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import agentoptions, options
-from .access import FULL_ACCESS
-from .agent import Agent
+from .agentrequests import AgentRequests
 from .agentspec import AgentSpec
 from .chatfile import ChatFile
 from .conversation import Conversation
-from .delegation import METHOD_NOT_FOUND, Delegation
+from .delegation import Delegation
 from .editortexts import EditorTexts
 from .events import JsonObject, Kind
-from .exceptions import (
-    AgentError,
-    AgentExited,
-    AgentProtocolError,
-    BadRequest,
-    Conflict,
-    NotAllowed,
-    NotFound,
-    RequestError,
-    SessionLost,
-    StoreError,
-    Unsupported,
-)
+from .exceptions import AgentError, Conflict, NotAllowed, NotFound, StoreError
 from .host import AgentHost
 from .inbox import Callbacks, Inbox
 from .journal import Journal
-from .jsonrpc import RequestId
-from .permissions import tool_call_id
-from .prompts import preface, prompt_blocks
+from .prompts import prompt_blocks
 from .questions import Questions
-from .records import Change, SessionRow, TurnRow, answers_forgotten, delegated_forgotten, delivered
-from .recovery import NEWEST_TURNS, logged, unanswered
-from .runner_link import RunnerLost, TakenOver
-from .sessionfile import SessionFile
+from .records import SessionRow, TurnRow
+from .recovery import Recovery
+from .runner_link import TakenOver
+from .sessionrecord import SessionRecord
 from .store import Store
+from .supervisor import AgentSupervisor
+from .tasks import Tasks
 from .turn import StopReason, TurnEvent, TurnState
-from .turnloop import Prepared, TurnLoop
+from .turnloop import TurnLoop
 from .turnqueue import TurnQueue
 
 if TYPE_CHECKING:  # loaded with the first session: a server's start does not wait for it
@@ -95,36 +79,30 @@ class Session:
         access: list[JsonObject],
         broken: Callable[[Session, BaseException], None],
     ) -> None:
-        self.row = row
         self.chat = chat
         self.conversation = Conversation(chat, spec, self._chat_failed)
         self.spec = spec
-        self.error: JsonObject | None = None
         #: the oldest event that is kept; whoever removes some says so here
         self.first_seq = first_seq
         self.changes = changes
         self._store = store
-        self._limits = limits
-        self._access = access
         self._broken = broken
         # of all turns ever: a new one, which is nearly every one, is not looked for in the database
         self._turn_ids = turn_ids
-        self._tasks: set[asyncio.Task[None]] = set()
-        # what ends agents whose connection is gone
-        self._ending: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(f"session={row.id}", told=(StoreError,))
         self._gone = False
-        self._applying = asyncio.Lock()
-        self.journal = Journal(store, row.id, last_seq, progress=self._progress, failed=self._fail)
+        self.journal = Journal(store, row.id, last_seq, progress=lambda: self.supervisor.progress(), failed=self._fail)
+        self.record = SessionRecord(row, self.journal)
         self.turns = TurnQueue(row.id, self.journal, position=position, limit=limits.queue)
         self.inbox = Inbox(
             self.journal,
             store,
             Callbacks(
-                ask=self._ask,
-                delegate=self._delegate,
-                withdrawn=self._request_withdrawn,
+                ask=lambda *request: self._requests.ask(*request),
+                delegate=lambda *request: self._requests.delegate(*request),
+                withdrawn=lambda request_id: self._requests.withdrawn(request_id),
                 elicitation_done=lambda id: self.questions.finished(id),
-                shown=self._show,
+                shown=lambda name, value: self.supervisor.told(name, value),
                 called=lambda call: changes.call(self.inbox.turn, call),
                 titled=self._titled,
                 closed=self._closed,
@@ -142,6 +120,30 @@ class Session:
             timeout=limits.permission_timeout,
         )
         self._delegation = delegation(self) if delegation else None
+        self._requests = AgentRequests(
+            row.id,
+            turns=self.turns,
+            inbox=self.inbox,
+            questions=self.questions,
+            delegation=self._delegation,
+            connection=lambda: self.host.connection,
+            tasks=self._tasks,
+        )
+        self.supervisor = AgentSupervisor(
+            self.record,
+            spec=spec,
+            journal=self.journal,
+            turns=self.turns,
+            inbox=self.inbox,
+            host=self.host,
+            questions=self.questions,
+            delegation=self._delegation,
+            conversation=self.conversation,
+            changes=changes,
+            tasks=self._tasks,
+            available=access,
+            prompted=lambda: self._loop.prompted,
+        )
         self._loop = TurnLoop(
             row.id,
             turns=self.turns,
@@ -152,12 +154,22 @@ class Session:
             commands=self._delegation,
             changes=changes,
             conversation=self.conversation,
-            at_hand=self._at_hand,
-            prepare=self._prepare,
-            lost=self._set_error,
+            at_hand=self.supervisor.at_hand,
+            prepare=self.supervisor.prepare,
+            lost=self.supervisor.set_error,
             cancel_grace=limits.cancel_grace,
             kill_grace=limits.kill_grace,
         )
+
+    @property
+    def row(self) -> SessionRow:
+        """What the database has of this session, or will have with the next commit."""
+        return self.record.row
+
+    @property
+    def error(self) -> JsonObject | None:
+        """Why the agent cannot be had, as people are told."""
+        return self.supervisor.error
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -181,23 +193,21 @@ class Session:
         """Start working."""
         self._loop.start()
 
-    def warm_up(self) -> None:
-        """Start the agent before the first prompt; a failure is shown, not raised."""
-        self.changes.prepare()
-        self._spawn(self._warm_up(), "warm-up")
-
     async def recover(self, turns: list[TurnRow]) -> None:
         """Go on where an earlier coordinator stopped: `turns` are those not ended. Then as `open`."""
-        self.turns.restore(turns)
-        if self.turns.active is not None:
-            await self._restore_turn(self.turns.active.id)
-        await self._complete_chat()
-        self.questions.restore(await self._store.permissions(self.row.id))
-        await self.host.sweep(keep=self.row.runner)
-        if self.row.runner is not None:
-            await self._attach(self.row.runner)
-        elif self.turns.active is not None and self.turns.active.number is not None:
-            await self._loop.abandon("the server stopped during this turn and its agent is gone")
+        await Recovery(
+            self.record,
+            store=self._store,
+            journal=self.journal,
+            turns=self.turns,
+            inbox=self.inbox,
+            host=self.host,
+            questions=self.questions,
+            loop=self._loop,
+            delegation=self._delegation,
+            conversation=self.conversation,
+            changes=self.changes,
+        ).run(turns)
         self.open()
 
     async def finish(self) -> None:
@@ -210,13 +220,13 @@ class Session:
             self.turns.withdraw(turn.id)
         await self._loop.halt()
         if self.host.connected:
-            await self._retire("the project was stopped")
+            await self.supervisor.retire("the project was stopped")
 
     async def leave(self) -> None:
         """As `finish`, and end the agent too where it can bring the conversation back."""
         await self.finish()
         if (agent := self.host.agent) is not None and (agent.can_resume or agent.can_load):
-            await self._retire("the server was stopped")
+            await self.supervisor.retire("the server was stopped")
 
     async def detach(self, *, write: bool = True) -> None:
         """Let go without ending anything: the agent goes on in its runner, to be taken over later.
@@ -238,7 +248,7 @@ class Session:
         """End the session for good: the agent, its commands, the running turn. The chat file stays."""
         await self.finish()
         self._gone = True
-        await self._ended()
+        await self.supervisor.ended()
         await self._stop_tasks()
         await self.questions.cancel_all()
         if self._delegation is not None:
@@ -246,17 +256,14 @@ class Session:
         await self.host.stop()
         for turn in self.turns.waiting:
             self.turns.finish(turn, StopReason.CANCELLED, None)
-        self._save_row(closed=True, runner=None)
+        self.record.save(closed=True, runner=None)
         self.journal.append(Kind.SESSION_CLOSED, {}, turn=None)
         await self.journal.commit(durable=True)
         await self.conversation.close()
 
     async def _stop_tasks(self) -> None:
         await self._loop.stop()
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         await self.changes.close()
         await self.questions.close()
 
@@ -272,12 +279,12 @@ class Session:
         if known := await self._known(turn_id):
             return known
         self._check_writable()
-        self._check_access(self.row.access)
+        self.supervisor.check_access(self.row.access)
         if self.chat.has(f"{turn_id}-user"):
             # the database was lost since: nothing is run twice
             raise Conflict(f"turn {turn_id} is in the chat already", "turn_ended")
         if config:
-            await self.configure(config)
+            await self.supervisor.configure(config)
             # another client may have sent the same meanwhile
             if known := await self._known(turn_id):
                 return known
@@ -353,79 +360,9 @@ class Session:
 
     async def rename(self, title: str) -> None:
         """Set the title that people see."""
-        self._show("renamed", True)
-        self._set_title(title)
+        self.record.show("renamed", True)
+        self.record.set_title(title)
         await self.journal.commit(durable=True)
-
-    async def configure(self, config: JsonObject) -> None:
-        """Ask for values of the agent's options, its mode and model included.
-
-        Applied at once where the agent runs, and again before every turn. Unsupported where the agent refuses.
-        """
-        wanted = {**self.row.config, **config}
-        agent = self.host.agent
-        if agent is not None and self.row.agent_session_id is not None:
-            try:
-                await self._apply(agent, {**self._defaults(), **wanted})
-            except AgentError as exc:
-                raise Unsupported(f"the agent did not take the setting: {exc}", "option_refused") from exc
-        elif self.inbox.options:
-            known = {option["id"] for option in self.inbox.options}
-            if unknown := set(config) - known:
-                raise Unsupported(f"the agent has no option {', '.join(sorted(unknown))}", "unknown_option")
-        self._save_row(config=wanted)
-        await self.journal.commit(durable=True)
-        self._save_session_file()
-
-    async def set_access(self, access: str) -> None:
-        """Ask for a kind of access: an agent that has another is ended, before the next turn where one runs.
-
-        Unsupported where it cannot be enforced here, with what is missing.
-        """
-        self._check_access(access)
-        if access == self.row.access:
-            return
-        self._save_row(access=access)
-        self.turns.announce(access=self._access_now())
-        await self.journal.commit(durable=True)
-        self._save_session_file()
-        if self.turns.active is None and self.host.connected:
-            await self._change_access()
-            self.warm_up()
-
-    def _check_access(self, access: str) -> None:
-        kind = next((kind for kind in self._access if kind["id"] == access), None)
-        if kind is None:
-            raise BadRequest(f"{access!r} is no kind of access", "unknown_access")
-        if not kind["available"]:
-            raise Unsupported(f"{access} cannot be enforced here: {kind['reason']}", "access_unsupported")
-
-    async def _change_access(self) -> None:
-        """End an agent whose access is not what was asked for."""
-        if self.host.connected and self.host.access != self.row.access:
-            await self._retire(f"its access was {self.host.access} and is to be {self.row.access}")
-
-    def _access_now(self) -> JsonObject:
-        effective = self.host.access if self.host.connected else self.row.access
-        return {"requested": self.row.access, "effective": effective, "available": self._access}
-
-    async def restart_agent(self) -> None:
-        """A new process for the same conversation. Conflict while a turn runs."""
-        self._check_idle()
-        self.host.failures = 0
-        self._set_error(None)
-        await self._retire("restarted on request")
-        self.warm_up()
-
-    async def start_over(self) -> None:
-        """A new agent session whose first prompt carries the conversation so far."""
-        self._check_idle()
-        self.host.failures = 0
-        self._save_row(agent_session_id=None, preface=True)
-        self._set_error(None)
-        self.turns.announce(agent_session_id=None)
-        await self._retire("restarted without its own memory of the conversation, on request")
-        self.warm_up()
 
     async def rest(self, idle: float) -> bool:
         """End the agent where nothing has happened for `idle` seconds; whether that was so. The next turn starts it.
@@ -438,14 +375,14 @@ class Session:
             return False
         if not (agent.can_resume or agent.can_load):
             return False
-        await self._retire("nothing was asked of it for long; the next request starts it again")
+        await self.supervisor.retire("nothing was asked of it for long; the next request starts it again")
         return True
 
     async def moved(self, path: str) -> None:
         """The chat was renamed or moved through Jupyter."""
         self.chat.renamed(path)
         title = _stem(path) if self.row.title == _stem(self.row.path) else self.row.title
-        self._save_row(path=path, title=title)
+        self.record.save(path=path, title=title)
         self.turns.announce(path=path, title=title)
         await self.journal.commit(durable=True)
 
@@ -480,7 +417,7 @@ class Session:
             "placement": self.spec.placement,
             "cwd": row.cwd,
             "state": self.turns.state,
-            "access": self._access_now(),
+            "access": self.supervisor.access(),
             "config_options": self.inbox.options,
             "commands": (row.shown.get("commands") or {}).get("commands", []),
             "usage": row.shown.get("usage"),
@@ -500,237 +437,6 @@ class Session:
         """Unsaved texts that people offer to the agent; None where it reads the project's files itself."""
         return self._delegation.texts if self._delegation else None
 
-    # --- the agent ---------------------------------------------------------------------------------------------------
-
-    async def _warm_up(self) -> None:
-        try:
-            agent = await self.host.ready(self.row.agent_session_id, self._opened)
-            await self._apply(agent, {**self._defaults(), **self.row.config})
-        except (AgentError, RequestError) as exc:
-            log.warning("session=%s the agent did not start: %s", self.row.id, exc)
-            reason = "session_lost" if isinstance(exc, SessionLost) else "agent_error"
-            self._set_error({"message": str(exc), "reason": reason})
-            self.journal.commit()
-
-    async def _opened(self, agent: Agent, reply: JsonObject, how: str) -> None:
-        """The agent has a session for us: recorded before anything is said in it."""
-        agent_session_id = str(reply["sessionId"])
-        connection, link = self.host.connection, self.host.link
-        assert connection is not None and link is not None
-        access = self.host.access
-        shown = {**self.row.shown, "config_options": self.inbox.options, "agent": agent.known(), "access": access}
-        self._save_row(agent_session_id=agent_session_id, runner=self.host.runner, position=0, number=0, shown=shown)
-        self.journal.change(delivered(self.row.id, 0, 0))
-        self.journal.change(delegated_forgotten(self.row.id))
-        self.journal.change(answers_forgotten(self.row.id))
-        info = agent.agent_info or {}
-        self.journal.append(
-            Kind.AGENT_STARTED,
-            {
-                "agent": self.row.agent,
-                "name": info.get("title") or info.get("name") or self.spec.name,
-                "version": info.get("version"),
-                "pid": link.agent_pid,
-                "agent_session_id": agent_session_id,
-                "how": how,
-                "access": access,
-            },
-            turn=self.inbox.turn,
-        )
-        self.error = None
-        self.turns.announce(
-            agent_session_id=agent_session_id,
-            config_options=self.inbox.options,
-            access={"requested": self.row.access, "effective": access, "available": self._access},
-            error=None,
-        )
-        await self.journal.commit(durable=True)
-        self._save_session_file()
-
-    async def _retire(self, why: str) -> None:
-        """End the agent between two turns."""
-        ended = self.host.retire()
-        self._save_row(runner=None)
-        data = {"code": None, "signal": None, "stderr_tail": "", "message": why}
-        self.journal.append(Kind.AGENT_EXITED, data, turn=None)
-        await self.journal.commit(durable=True)
-        await self.questions.cancel_all()
-        if self._delegation is not None:
-            await self._delegation.abandon()
-        await ended
-        await self._ended()
-
-    def _defaults(self) -> dict[str, object]:
-        """The agent's own settings that go with the access in force."""
-        known = {option["id"] for option in self.inbox.options}
-        return {id: value for id, value in (self.spec.access.get(self.row.access) or {}).items() if id in known}
-
-    async def _apply(self, agent: Agent, wanted: Mapping[str, object]) -> None:
-        """Options as asked for, read back; AgentError where they are not."""
-        assert self.row.agent_session_id is not None
-        # One at a time: the warm-up and the first turn would set the same twice.
-        async with self._applying:
-            if await agentoptions.apply(agent, self.row.agent_session_id, self.inbox, wanted):
-                self._show("config_options", self.inbox.options)
-
-    def _at_hand(self, turn: TurnRow) -> Prepared | None:
-        """As `_prepare`, where the agent runs with the options that were asked for and there is nothing to add."""
-        agent, session_id = self.host.agent, self.row.agent_session_id
-        effective = options.effective(self.inbox.options)
-        wanted = {**self._defaults(), **self.row.config}
-        if agent is None or session_id is None or self.host.link is None or self.row.preface:
-            return None
-        if self.host.access != self.row.access:
-            return None
-        if any(id not in effective or effective[id] != value for id, value in wanted.items()):
-            return None
-        return Prepared(agent=agent, session_id=session_id, turn=turn, changes=[])
-
-    async def _prepare(self, turn: TurnRow) -> Prepared:
-        """The agent, started where it must be, with the options that were asked for."""
-        await self._change_access()
-        agent = await self.host.ready(self.row.agent_session_id, self._opened)
-        await self._apply(agent, {**self._defaults(), **self.row.config})
-        session_id = self.row.agent_session_id
-        assert session_id is not None
-        changes: list[Change] = []
-        if self.row.preface:
-            turn = replace(turn, prompt=[preface(self.chat, before=f"{turn.id}-user"), *turn.prompt])
-            self.row = replace(self.row, preface=False)
-            changes.append(self.row.save())
-        return Prepared(agent=agent, session_id=session_id, turn=turn, changes=changes)
-
-    def _closed(self, error: AgentError) -> None:
-        """The connection is gone; called by the reader."""
-        if self._gone:
-            return
-        if isinstance(error, TakenOver):
-            self._fail(error)
-            return
-        link = self.host.link
-        data: JsonObject = {"code": None, "signal": None, "stderr_tail": "", "message": str(error)}
-        if isinstance(error, AgentExited):
-            data |= {"code": error.code, "signal": error.signal, "stderr_tail": error.stderr_tail[-16_000:]}
-        log.warning("session=%s %s", self.row.id, error)
-        self.journal.append(Kind.AGENT_EXITED, data, turn=self.inbox.turn)
-        self._save_row(runner=None)
-        runner = self.host.runner
-        self.host.lost()
-        if isinstance(error, RunnerLost) and runner is not None:
-            self._ending.add(self._spawn(self.host.end(runner), "reap"))
-        elif link is not None:
-            self._ending.add(
-                self._spawn(self.host.stop(grace=0 if isinstance(error, AgentProtocolError) else 2.0), "reap")
-            )
-        self._spawn(self.questions.cancel_all(), "questions")
-        if self._delegation is not None:
-            self._spawn(self._delegation.abandon(), "delegation")
-
-    async def _attach(self, runner: str) -> None:
-        """Take the agent over from an earlier coordinator, and send again what the crash kept from it."""
-        row = self.row
-        known = row.shown.get("agent")
-        turn = self.turns.active
-        answered = await self._store.permissions(row.id, number_above=0)
-        numbers = [row.number, *(p.number for p in answered if p.number), (turn and turn.number) or 0]
-        try:
-            link = await self.host.attach(runner, row.position, max(numbers))
-        except AgentError as exc:
-            self._save_row(runner=None)
-            self.journal.append(
-                Kind.AGENT_EXITED,
-                {"code": None, "signal": None, "stderr_tail": "", "message": str(exc)},
-                turn=turn.id if turn else None,
-            )
-            if turn is not None and turn.number is not None:
-                await self._loop.abandon("the agent ended while the server was away")
-            return
-        assert row.agent_session_id is not None and self.host.connection is not None
-        self.inbox.session_id = row.agent_session_id
-        agent = self.host.resume(known or {}, row.shown.get("access", FULL_ACCESS))
-        connection = self.host.connection
-        log.info("session=%s attached to runner %s", row.id, runner)
-        unsent = [p for p in answered if p.number is not None and p.number > link.last_input]
-        if turn is not None and turn.number is not None and turn.request_id is not None:
-            if turn.number > link.last_input:
-                sent = agent.prompt(row.agent_session_id, turn.prompt, id=turn.request_id, number=turn.number)
-                self._loop.resume(sent)
-            else:
-                self._loop.resume(agent.answered(turn.request_id))
-        if self._delegation is not None:
-            await self._delegation.answer_lost(await self._store.delegated(row.id))
-        for row_ in sorted(unsent, key=lambda p: p.number or 0):
-            assert row_.answer is not None
-            await connection.respond(row_.request_id, row_.answer, number=row_.number)
-
-    async def _restore_turn(self, turn_id: str) -> None:
-        """What the agent has said and done so far in a turn that goes on."""
-        found = await logged(self._store, self.row.id, turn_id)
-        self.changes.resume(turn_id)
-        self.inbox.begin(turn_id)
-        self.inbox.answer = found.answer
-        for call in found.tool_calls.values():
-            self.inbox.tool_calls.restore(call)
-            self.changes.call(turn_id, call)
-
-    async def _complete_chat(self) -> None:
-        """Give the chat the newest messages where a crash came between the log and the file."""
-        if self.chat.read_only or self.chat.id != self.row.chat_id:
-            return
-        newest = await self._store.newest_turns(self.row.id, NEWEST_TURNS)
-        lacking = unanswered(newest, self.chat)
-        for turn in newest:
-            if not self.chat.has(f"{turn.id}-user"):
-                self.conversation.add_prompt(turn)
-                self.conversation.save()
-            if turn in lacking:
-                assert turn.stop_reason is not None
-                found = await logged(self._store, self.row.id, turn.id)
-                ended = found.ended or {}
-                self.conversation.add_answer(
-                    turn,
-                    str(found.answer),
-                    turn.stop_reason,
-                    ended.get("error"),
-                    ended.get("changes"),
-                    at=found.ended_at or None,
-                )
-
-    # --- what the agent asks -----------------------------------------------------------------------------------------
-
-    def _ask(self, request_id: RequestId, method: str, params: JsonObject) -> None:
-        active = self.turns.active
-        call_id = tool_call_id(params)
-        if isinstance(told := params.get("toolCall"), dict):
-            self.inbox.asked(told)
-        call = self.inbox.tool_calls.get(call_id) if call_id else None
-        try:
-            row = self.questions.ask(request_id, method, params, call, active.id if active else None)
-        except BadRequest as exc:
-            self._reply_error(request_id, -32602, exc.message)
-            return
-        if active is not None and active.state is TurnState.CANCELLING:
-            self._spawn(self.questions.cancel_all(), "questions")
-        log.info("session=%s turn=%s requires_action (%s %s)", self.row.id, active and active.id, method, row.id)
-
-    def _delegate(self, request_id: RequestId, method: str, params: JsonObject) -> None:
-        if self._delegation is None:
-            self._reply_error(request_id, METHOD_NOT_FOUND, f"{method} is not supported by this client")
-        else:
-            self._delegation.start(request_id, method, params)
-
-    def _request_withdrawn(self, request_id: RequestId) -> None:
-        if not self.questions.withdrawn(request_id) and self._delegation is not None:
-            self._delegation.cancel(request_id)
-
-    def _reply_error(self, request_id: RequestId, code: int, message: str) -> None:
-        async def send() -> None:
-            if self.host.connection is not None:
-                with contextlib.suppress(AgentError):
-                    await self.host.connection.respond_error(request_id, code, message)
-
-        self._spawn(send(), "refusal")
-
     # --- state -------------------------------------------------------------------------------------------------------
 
     def _questions_changed(self) -> None:
@@ -743,15 +449,6 @@ class Session:
         else:
             self.turns.announce()
 
-    def _show(self, name: str, value: object) -> None:
-        self._save_row(shown={**self.row.shown, name: value})
-        if name == "config_options" and self._loop.prompted:
-            # What the agent changes in its turn (leaving plan mode, say) was agreed to there and is not undone by us.
-            now = options.effective(self.inbox.options)
-            self._save_row(config={id: now.get(id, asked) for id, asked in self.row.config.items()})
-        if name == "config_options":
-            self.journal.append(Kind.SESSION_CHANGED, {"config_options": value}, turn=None)
-
     def _message_changed(self, data: JsonObject) -> None:
         self.journal.append(Kind.MESSAGE_CHANGED, data, turn=None)
         self.conversation.save()
@@ -759,29 +456,14 @@ class Session:
     def _titled(self, title: str) -> None:
         """The agent's name for the conversation; a person's own stays."""
         if not self.row.shown.get("renamed") and title[:200] != self.row.title:
-            self._set_title(title)
+            self.record.set_title(title)
 
-    def _set_title(self, title: str) -> None:
-        self._save_row(title=title[:200])
-        self.journal.append(Kind.SESSION_CHANGED, {"title": self.row.title}, turn=None)
-
-    def _set_error(self, error: JsonObject | None) -> None:
-        self.error = error
-        self.turns.announce(error=error)
-
-    def _save_row(self, **fields: object) -> None:
-        self.row = replace(self.row, **fields)  # type: ignore[arg-type]  # names of SessionRow's own fields
-        self.journal.change(self.row.save())
-
-    def _progress(self) -> tuple[list[Change], Callable[[], None]]:
-        connection, link = self.host.connection, self.host.link
-        if connection is None or link is None or self.row.runner is None:
-            return [], lambda: None
-        position, number = connection.position, connection.number
-        if (position, number) == (self.row.position, self.row.number):
-            return [], lambda: None
-        self.row = replace(self.row, position=position, number=number)
-        return [delivered(self.row.id, position, number)], lambda: link.ack(position)
+    def _closed(self, error: AgentError) -> None:
+        """The connection is gone; called by the reader."""
+        if isinstance(error, TakenOver):
+            self._fail(error)
+        elif not self._gone:
+            self.supervisor.lost(error)
 
     def _fail(self, error: BaseException) -> None:
         if not self._gone:
@@ -795,45 +477,9 @@ class Session:
         if self._gone or self._loop.closing:
             raise Conflict("this session is closed", "session_closed")
 
-    def _check_idle(self) -> None:
-        if self.turns.active is not None:
-            raise Conflict("a turn runs: stop it first", "turn_running")
-
-    def _save_session_file(self) -> None:
-        row = self.row
-        self.conversation.save_session(
-            SessionFile(
-                session=row.id,
-                chat_id=row.chat_id,
-                agent=row.agent,
-                agent_session_id=row.agent_session_id,
-                access=row.access,
-                config=row.config,
-                cwd=row.cwd,
-                parent=row.parent,
-                created=row.created,
-            )
-        )
-
     def _chat_failed(self, error: OSError) -> None:
         data = {"severity": "error", "title": "The chat file cannot be written", "description": str(error)}
         self.journal.append(Kind.NOTICE, data, turn=self.inbox.turn)
-
-    async def _ended(self) -> None:
-        """Return once nothing is left of agents whose connection is gone."""
-        await asyncio.gather(*self._ending, return_exceptions=True)
-
-    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=f"acp-{name}-{self.row.id}")  # type: ignore[arg-type]
-        self._tasks.add(task)
-        task.add_done_callback(self._reaped)
-        return task
-
-    def _reaped(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._ending.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None and not isinstance(exc, StoreError):
-            log.error("session=%s %s failed", self.row.id, task.get_name(), exc_info=exc)
 
 
 def _stem(path: str) -> str:

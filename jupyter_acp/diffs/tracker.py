@@ -1,11 +1,10 @@
 """Follows the files of one project through its turns, and keeps what each turn has changed.
 
-Theory of operation. The index of a shadow repository is what was there at the last look. A look takes place where a
-turn begins or ends: what differs from the index is what changed since, and is credited (credit.py). A look takes some
-20 ms and comes a little late, when the agent works already: what has changed after the moment at which the turn began,
-by the time that the file system gives it, is left for the next one. Where many turns begin or end at once, one look
-does for all that asked for it before it began. At the end of a turn its files, before and after, become a record of
-git's.
+Theory of operation. The index (index.py) is what was there at the last look. A look takes place where a turn begins or
+ends: what differs from the index is what changed since, and is credited (credit.py). A look takes some 20 ms and comes
+a little late, when the agent works already: what has changed after the moment at which the turn began, by the time that
+the file system gives it, is left for the next one. Where many turns begin or end at once, one look does for all that
+asked for it before it began. At the end of a turn its files, before and after, become a record of git's.
 
 What a turn has changed so far is written down at each look, so that it is still known after a crash.
 """
@@ -17,10 +16,9 @@ import json
 import logging
 import math
 import os
-import stat
 import sys
 import time
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,15 +27,13 @@ from jupyter_acp.events import JsonObject, clean, encode
 from jupyter_acp.exceptions import NotFound
 
 from .credit import Changes, Moment, Touch, Turn, credit
+from .index import LARGE, Index, size_of
 from .report import FileChange, changes, shown
 from .revert import check, put_back, with_both_names
 from .shadow import Entry, GitFailed, Shadow
 
 log = logging.getLogger(__name__)
 
-#: stands for the mode of a file that is too large to be kept, cannot be read, or is a pipe or a device; its `blob` is
-#: what tells one version from another
-LARGE = "large"
 UNKNOWN = "the server was stopped before it had looked at the files"
 #: a moment that everything is before
 EVER = 1 << 63
@@ -81,13 +77,10 @@ class ChangeTracker:
     ) -> None:
         self.shadow = shadow
         self._known_as = str(shadow.root) if place is None else place
-        self._max_files = max_files
         self._max_size = max_size
         self._one = asyncio.Lock()
-        self._index: dict[str, Entry] | None = None
+        self._index = Index(shadow, max_files=max_files, max_size=max_size)
         self._looked: set[str] = set()
-        # since when nothing was changed in a folder, by the monotonic clock in nanoseconds
-        self._clean: dict[str, int] = {}
         # what the newest look has found and left to the next one
         self._later: set[str] = set()
         self._turns: dict[str, Turn] = {}
@@ -140,8 +133,8 @@ class ChangeTracker:
         if turn is None or relative is None or self.missing is not None:
             return
         turn.wrote(relative)
-        if self._index is not None and relative not in self._index:
-            await self._alone(self._keep(relative))
+        if self._index.is_known and relative not in self._index:
+            await self._alone(self._index.keep(relative))
 
     def looked(self, scope: str) -> bool:
         """Whether a folder was looked at, or cannot be."""
@@ -213,7 +206,7 @@ class ChangeTracker:
         await self._look_at_all(now)  # what running turns have done is theirs, this is not
         contents = await check(self.shadow, states, shared=shared, large=note["large"])
         await asyncio.to_thread(put_back, self.shadow.root, contents)
-        await self._take(sorted(wanted))
+        await self._index.take(sorted(wanted))
         return sorted(wanted)
 
     async def forget(self, session: str) -> None:
@@ -276,11 +269,13 @@ class ChangeTracker:
         if self.missing is not None and time.monotonic() < self._again:
             return
         everywhere = sorted({*scopes, *(turn.scope for turn in self._turns.values())})
-        if not named and all(self._clean.get(scope, 0) > until.clock for scope in everywhere):
-            everywhere, differing, self._later = [], {}, set()  # others have looked since, and credited all there was
+        if not named and self._index.is_clean(everywhere, until.clock):
+            # others have looked since, and credited all there was
+            everywhere, self._later = [], set()
+            differing: Changes = {}
         else:
             try:
-                differing = await self._differing(until.stamp, everywhere, named)
+                differing, self._later = await self._index.differing(until.stamp, everywhere, named)
             except (GitFailed, OSError) as exc:
                 self._fail(str(exc))
                 return
@@ -292,105 +287,15 @@ class ChangeTracker:
             if turn.touched:
                 self._write_down(name)
         if differing:
-            self._taking.unlink(missing_ok=True)
+            self._index.credited()
 
     def _fail(self, reason: str) -> None:
         if self.missing != reason:
             log.warning("%s: changes of files are not followed: %s", self.shadow.root, reason)
-        self.missing, self._again, self._index = reason, time.monotonic() + AGAIN_SECONDS, None
+        self.missing, self._again = reason, time.monotonic() + AGAIN_SECONDS
+        self._index.forget()
         for turn in self._turns.values():
             turn.incomplete = reason
-
-    async def _differing(self, before: int, scopes: list[str], named: Iterable[str]) -> Changes:
-        differing = await self._open()
-        try:
-            return {**differing, **await self._differing_now(before, scopes, named)}
-        except GitFailed:
-            # something may have changed under its hands: once more, from what git has by now
-            self._index = None
-            return {**differing, **await self._open(), **await self._differing_now(before, scopes, named)}
-
-    async def _open(self) -> Changes:
-        """Know the index; what was taken into it and not credited, before a crash or a failure."""
-        if self._index is not None:
-            return {}
-        self._index = await self.shadow.open()
-        with suppress(OSError, ValueError):
-            large = json.loads(self._large.read_bytes())
-            self._index |= {path: Entry(LARGE, version) for path, version in large.items()}
-        with suppress(OSError, ValueError, TypeError):
-            taken = json.loads(self._taking.read_bytes())
-            befores = {path: entry and Entry(*entry) for path, entry in taken.items()}
-            return {p: (before, self._index.get(p)) for p, before in befores.items() if self._index.get(p) != before}
-        return {}
-
-    async def _differing_now(self, before: int, scopes: list[str], named: Iterable[str]) -> Changes:
-        assert self._index is not None
-        clock = time.monotonic_ns()
-        found = {*await self.shadow.changed(scopes), *(path for path in named if path in self._index)}
-        if len(found) + len(self._index) > self._max_files:
-            raise GitFailed(f"there are more than {self._max_files:,} files")
-        sorted_out = await asyncio.to_thread(self._sort, found, before)
-        paths = [path for path, entry in sorted_out.items() if entry is None]
-        if paths:
-            # should a crash come before these are credited
-            befores = {path: (known := self._index.get(path)) and [known.mode, known.blob] for path in paths}
-            await asyncio.to_thread(self._taking.write_text, encode(befores))
-        differing = await self._take(paths)
-        for path, entry in sorted_out.items():
-            if entry is not None and self._index.get(path) != entry:
-                differing[path] = (self._index.get(path), entry)
-                self._index[path] = entry
-        if any(LARGE in (entry and entry.mode for entry in pair) for pair in differing.values()):
-            versions = {path: entry.blob for path, entry in self._index.items() if entry.mode == LARGE}
-            await asyncio.to_thread(self._large.write_text, encode(versions))
-        self._later = found - sorted_out.keys()
-        if not self._later:
-            self._clean.update(dict.fromkeys(scopes, clock))
-        return differing
-
-    def _sort(self, paths: Iterable[str], at: int) -> dict[str, Entry | None]:
-        """The paths that changed before `at`; with an entry for those that git cannot keep for us."""
-        found: dict[str, Entry | None] = {}
-        for path in paths:
-            place = self.shadow.root / path
-            if _changed(place) >= at:
-                continue
-            try:
-                facts = place.lstat()
-            except OSError:
-                found[path] = None
-                continue
-            if stat.S_ISLNK(facts.st_mode):
-                can_be_kept = True
-            else:
-                readable = stat.S_ISREG(facts.st_mode) and os.access(place, os.R_OK)
-                can_be_kept = readable and facts.st_size <= self._max_size
-            version = f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ino}"
-            found[path] = None if can_be_kept else Entry(LARGE, version)
-        return found
-
-    async def _keep(self, path: str) -> None:
-        if _size(self.shadow.root / path) <= self._max_size:
-            try:
-                await self._take([path])
-            except GitFailed as exc:
-                log.warning("%s: %s", path, exc)
-
-    async def _take(self, paths: Sequence[str]) -> Changes:
-        """Bring git's index and ours up to what is there; what differed."""
-        if not paths or self._index is None:
-            return {}
-        await self.shadow.take(paths)
-        now = await self.shadow.entries(paths)
-        differing: Changes = {}
-        for path in paths:
-            before, after = self._index.pop(path, None), now.get(path)
-            if after is not None:
-                self._index[path] = after
-            if before != after:
-                differing[path] = (before, after)
-        return differing
 
     # --- records -----------------------------------------------------------------------------------------------------
 
@@ -432,7 +337,7 @@ class ChangeTracker:
         before, after = turn.reported[path]
         if before == after or path in turn.touched:
             return False
-        return path.startswith("/") or not turn.within(path) or path not in (self._index or {})
+        return path.startswith("/") or not turn.within(path) or path not in self._index
 
     def _write_down(self, name: str) -> None:
         if not self.shadow.is_made():
@@ -449,14 +354,6 @@ class ChangeTracker:
     def _place(self, name: str) -> Path:
         return self.shadow.folder / "turns" / f"{name.replace('/', '~')}.json"
 
-    @property
-    def _taking(self) -> Path:
-        return self.shadow.folder / "taking.json"
-
-    @property
-    def _large(self) -> Path:
-        return self.shadow.folder / "large.json"
-
     async def _alone(self, work: Coroutine[Any, Any, Result]) -> Result:
         """One thing at a time, and each to its end: half a look would leave our index unlike git's."""
 
@@ -471,26 +368,8 @@ def _now() -> Moment:
     return Moment(time.clock_gettime_ns(_STAMPS), time.monotonic_ns())
 
 
-def _changed(path: Path) -> int:
-    """When what is at a path was changed, or for what has gone when that was at the latest, in nanoseconds."""
-    while True:
-        try:
-            return path.lstat().st_ctime_ns
-        except (FileNotFoundError, NotADirectoryError):
-            if path == path.parent:
-                return 0
-            path = path.parent
-
-
 def _used(folder: Path) -> int:
-    return sum(_size(Path(where) / name) for where, _, names in os.walk(folder) for name in names)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
+    return sum(size_of(Path(where) / name) for where, _, names in os.walk(folder) for name in names)
 
 
 def _reported(call: JsonObject) -> Iterator[tuple[str, str | None, str]]:

@@ -38,11 +38,11 @@ class ProjectHandler(AcpHandler):
         self.finish_json(
             {
                 **_summary(project, role, coordinator),
-                "error": coordinator.error,
-                "access": coordinator.access,
+                "error": coordinator.site.error,
+                "access": coordinator.site.access,
                 "network": container and container.network,
                 "image": container and container.image,
-                "usage": coordinator.usage(),
+                "usage": coordinator.site.usage(),
             }
         )
 
@@ -78,7 +78,7 @@ class ProjectLogHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        self.finish_json({"text": await (await self.coordinator(project_id, Role.OWNER)).project_log()})
+        self.finish_json({"text": await (await self.coordinator(project_id, Role.OWNER)).site.log()})
 
 
 class AgentsHandler(AcpHandler):
@@ -86,7 +86,7 @@ class AgentsHandler(AcpHandler):
 
     @route
     async def get(self, project_id: str) -> None:
-        self.finish_json(await (await self.coordinator(project_id)).agents())
+        self.finish_json(await (await self.coordinator(project_id)).agents.described())
 
 
 def _projects(handler: AcpHandler) -> list[JsonObject]:
@@ -98,7 +98,7 @@ def _summary(project: Project, role: Role, coordinator: Coordinator) -> JsonObje
     return {
         "id": project.id,
         "name": project.name,
-        "state": coordinator.state,
+        "state": coordinator.site.state,
         "role": role,
         "kind": "local" if project.container is None else "container",
     }

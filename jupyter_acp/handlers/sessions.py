@@ -59,9 +59,9 @@ class SessionHandler(AcpHandler):
         body = self.body("access", "config", "title")
         title, access, config = _text(body, "title"), _text(body, "access"), _object(body, "config")
         if access is not None:
-            await session.set_access(access)
+            await session.supervisor.set_access(access)
         if config is not None:
-            await session.configure(config)
+            await session.supervisor.configure(config)
         if title:
             await session.rename(title)
         self.finish_json(session.summary())
@@ -109,7 +109,7 @@ class RestartAgentHandler(AcpHandler):
     async def post(self, project_id: str, session_id: str) -> None:
         session = await self.session(project_id, session_id, Role.COLLABORATOR)
         self.body()
-        await session.restart_agent()
+        await session.supervisor.restart()
         self.finish_json(session.summary(), 202)
 
 
@@ -120,7 +120,7 @@ class StartOverHandler(AcpHandler):
     async def post(self, project_id: str, session_id: str) -> None:
         session = await self.session(project_id, session_id, Role.COLLABORATOR)
         self.body()
-        await session.start_over()
+        await session.supervisor.start_over()
         self.finish_json(session.summary(), 202)
 
 

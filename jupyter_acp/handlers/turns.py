@@ -24,7 +24,7 @@ class TurnsHandler(AcpHandler):
         if config is not None and not isinstance(config, dict):
             raise BadRequest("config must be an object")
         if access is not None:
-            await session.set_access(access)
+            await session.supervisor.set_access(access)
         turn = await session.submit(turn_id, body.get("prompt"), self.user, config)
         place = session.turns.place(turn.id)
         self.finish_json({"id": turn.id, "state": turn.state, "position": place}, 202)

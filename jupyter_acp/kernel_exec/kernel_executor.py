@@ -11,11 +11,10 @@ import hashlib
 import inspect
 import io
 import json
-import logging
 import re
 import secrets
 import zipfile
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,19 +23,15 @@ from typing import Any
 from jupyter_acp.events import JsonObject
 from jupyter_acp.exceptions import ExecutorError, PathOutside
 from jupyter_acp.kernel_exec import kernel_relay
-from jupyter_acp.kernel_exec.base import Exit, FileMissing, OnBytes, OnExit, OnOutput, Run, Tail, finish_all
+from jupyter_acp.kernel_exec.base import FileMissing, OnExit, OnOutput, Run, finish_all
+from jupyter_acp.kernel_exec.kernel_command import ANSWER, KernelCommand
 from jupyter_acp.kernel_exec.kernel_host import BOOT, pack, unpack
-from jupyter_acp.kernel_exec.kernel_link import ConnectionLost, KernelGone, KernelServer, Message
+from jupyter_acp.kernel_exec.kernel_link import KernelGone, KernelServer, Message
 from jupyter_acp.kernel_exec.kernels import Kernel
 from jupyter_acp.kernel_exec.sandbox import Sandbox
 
-_log = logging.getLogger(__name__)
-
 _PART = 4 << 20  # bytes of a message: a Jupyter server takes no more than 10 MiB
-_ANSWER = 120.0  # seconds for an answer that waits for nothing but work
 _LEAVE = 10.0
-_KILL_ANSWER = 15.0  # seconds beyond the grace: the host itself allows 10
-_KILL_WITHIN = 5.0  # seconds for a listener to take the last output
 _MODULES = [
     *("exceptions.py", "events.py", "runner_processes.py"),
     *(
@@ -177,7 +172,7 @@ class KernelExecutor:
         started = KernelCommand(
             told["id"],
             told["pid"],
-            self,
+            self.ask,
             terminal=run == "terminal",
             limit=limit,
             on_output=on_output,
@@ -203,9 +198,9 @@ class KernelExecutor:
                 await self._leave()
 
     async def ask(
-        self, do: str, data: bytes = b"", *, timeout: float | None = _ANSWER, **request: Any
+        self, do: str, data: bytes = b"", *, timeout: float | None = ANSWER, **request: Any
     ) -> tuple[JsonObject, bytes]:
-        """One request to the host, for this module. KernelGone where the host is gone, and with it all of it."""
+        """One request to the host, also for the commands. KernelGone where the host is gone, and with it all of it."""
         if self._gone is not None:
             raise self._gone
         if not self._open:
@@ -253,13 +248,13 @@ class KernelExecutor:
             found = f"{language.get('name')} {language.get('version')}"
             raise ExecutorError(f"commands need a kernel of Python 3.11 or newer (ipykernel); this is {found}")
         if self._room in await self._rooms():
-            told, _ = await self._ask(pack({"do": "reset"}), _ANSWER)
+            told, _ = await self._ask(pack({"do": "reset"}), ANSWER)
         else:
             self._room = secrets.token_hex(8)
             await self._relay("open", {"boot": BOOT}, _program())
             limits = {name: getattr(self, "_" + name) for name in ("output_limit", "max_output_limit", "file_limit")}
             request = {"do": "open", "root": self._root, "patience": self._patience, **limits}
-            told, _ = await self._ask(pack(request), _ANSWER)
+            told, _ = await self._ask(pack(request), ANSWER)
         self._root = self._root or told["root"]
 
     async def _rooms(self) -> list[str]:
@@ -282,7 +277,7 @@ class KernelExecutor:
         code = f"__import__('builtins').exec({_RELAY + _INSTALL!r}, {{'__name__': {_NAME!r}}})"
         content = {"code": code, "silent": True, "store_history": False, "allow_stdin": False}
         try:
-            async with asyncio.timeout(_ANSWER):
+            async with asyncio.timeout(ANSWER):
                 reply = await self._kernel.request("shell", "execute_request", content)
         except TimeoutError as exc:
             raise ExecutorError(f"kernel {self._kernel.id} is busy with other code") from exc
@@ -323,157 +318,6 @@ class KernelExecutor:
     async def _close_unknown(self, identity: str) -> None:
         with suppress(ExecutorError):
             await self.ask("close", id=identity)
-
-
-class KernelCommand:
-    """A command beside a kernel. See `base.Command`; `KernelExecutor.spawn` makes them.
-
-    Where the kernel is gone, so is the command: it was killed.
-    """
-
-    def __init__(
-        self,
-        identity: str,
-        pid: int,
-        executor: KernelExecutor,
-        *,
-        terminal: bool,
-        limit: int,
-        on_output: OnOutput | None,
-        on_exit: OnExit | None,
-        on_close: Callable[[KernelCommand], None],
-    ) -> None:
-        self.id = identity
-        self.pid = pid
-        self.exit: Exit | None = None
-        self._executor = executor
-        self._terminal = terminal
-        self._tail = Tail(limit)
-        self._cut = False  # something before the tail was dropped on the way
-        self._on_output = on_output
-        self._on_exit = on_exit
-        self._on_close = on_close
-        self._watchers: set[asyncio.Task[None]] = set()
-        self._task = asyncio.create_task(self._follow(), name=f"command {identity}")
-
-    def output(self) -> tuple[str, bool]:
-        """See `Command.output`."""
-        text, truncated = self._tail.text(final=True)
-        return text, truncated or self._cut
-
-    def watch(self, listener: OnBytes) -> Callable[[], None]:
-        """See `Command.watch`. Who is slow misses some."""
-        self._check_terminal()
-        task = asyncio.create_task(self._show(listener), name=f"command {self.id} is watched")
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
-        def stop() -> None:
-            task.cancel()
-
-        return stop
-
-    async def write(self, data: bytes) -> None:
-        """See `Command.write`."""
-        self._check_terminal()
-        await self._ask("type", data, timeout=None)
-
-    async def resize(self, rows: int, columns: int) -> None:
-        """See `Command.resize`."""
-        self._check_terminal()
-        await self._ask("resize", rows=rows, columns=columns)
-
-    async def wait(self) -> Exit:
-        """See `Command.wait`."""
-        await asyncio.wait([self._task])
-        if self.exit is None:
-            failure = None if self._task.cancelled() else self._task.exception()
-            raise ExecutorError(f"command {self.id} was let go before it ended") from failure
-        return self.exit
-
-    async def kill(self, grace: float = 0.5) -> None:
-        """See `Command.kill`."""
-        with suppress(KernelGone):  # and with it the command
-            await self._ask("kill", grace=grace, timeout=grace + _KILL_ANSWER)
-        # its last output and exit are delivered too, unless whoever listens is stuck
-        await asyncio.wait([self._task], timeout=_KILL_WITHIN)
-
-    async def close(self) -> None:
-        """See `Command.close`."""
-        try:
-            await self.kill(grace=0)
-            with suppress(KernelGone):
-                await self._ask("close")
-        finally:
-            self._on_close(self)
-            for task in [self._task, *self._watchers]:
-                task.cancel()
-            await asyncio.gather(self._task, *self._watchers, return_exceptions=True)
-
-    def _check_terminal(self) -> None:
-        if not self._terminal:
-            raise ExecutorError(f"command {self.id} has no terminal")
-
-    async def _ask(
-        self, do: str, data: bytes = b"", *, timeout: float | None = _ANSWER, **request: Any
-    ) -> tuple[JsonObject, bytes]:
-        return await self._executor.ask(do, data, timeout=timeout, id=self.id, **request)
-
-    async def _follow(self) -> None:
-        """Deliver what comes, then the exit."""
-        number = 0
-        try:
-            while True:
-                try:
-                    told, data = await self._ask("next", after=number, timeout=None)
-                except ConnectionLost:
-                    continue
-                if "exit" in told:
-                    break
-                number = told["piece"]
-                self._take(data, truncated=told["truncated"])
-                if self._on_output is not None:
-                    await self._call(self._on_output, data.decode(), told["truncated"])
-        except KernelGone:
-            self.exit = Exit(code=None, signal="SIGKILL")
-        else:
-            if told["gaps"]:
-                self._take(data, truncated=told["truncated"])
-            self._cut = told["truncated"]
-            self.exit = Exit(**told["exit"])
-        if self._on_exit is not None:
-            await self._call(self._on_exit, self.exit)
-
-    def _take(self, data: bytes, *, truncated: bool) -> None:
-        if truncated:
-            self._tail.take()
-            self._cut = True
-        self._tail.append(data)
-
-    async def _call(self, listener: Callable[..., Awaitable[None] | None], *args: object) -> None:
-        """A listener's mistake must not keep the command from being followed to its end."""
-        try:
-            result = listener(*args)
-            if inspect.isawaitable(result):
-                await result
-        except Exception:
-            _log.exception("command=%s a listener failed", self.id)
-
-    async def _show(self, listener: OnBytes) -> None:
-        key = secrets.token_hex(8)
-        try:
-            await self._ask("watch", key=key)
-            ended = False
-            while not ended:
-                told, data = await self._ask("watched", key=key, timeout=None)
-                ended = told["ended"]
-                if data:
-                    await self._call(listener, data)
-        except ExecutorError as exc:
-            _log.info("command=%s is not watched any more: %s", self.id, exc)
-        else:
-            await asyncio.wait([self._task])  # who sees the end finds the exit
-        await self._call(listener, b"")
 
 
 _RELAY = inspect.getsource(kernel_relay)

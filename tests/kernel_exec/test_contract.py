@@ -501,7 +501,7 @@ def test_a_command_has_no_descriptor_of_ours(place: Place) -> None:
 
 
 def test_a_listener_that_is_stuck_does_not_save_the_command(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("local", "server", "kernel_executor"):
+    for module in ("local", "server", "kernel_command"):
         monkeypatch.setattr(f"jupyter_acp.kernel_exec.{module}._KILL_WITHIN", 0.5)
 
     async def test(here: Executor) -> None:

@@ -1,4 +1,4 @@
--- The coordinator's database. One writer thread (store.py); the version is PRAGMA user_version, the number of the last file.
+-- The coordinator's database. One writer thread (writer.py); the version is PRAGMA user_version, the number of the last file.
 
 CREATE TABLE sessions (
     id               TEXT PRIMARY KEY,          -- uuid4 hex, ours

@@ -18,7 +18,7 @@ CREATE TABLE progress (
 ) WITHOUT ROWID;
 
 INSERT INTO progress SELECT id, position, number FROM sessions;
--- without position and number; store.py leaves foreign keys off while it upgrades
+-- without position and number; database.py leaves foreign keys off while it upgrades
 CREATE TABLE sessions_2 (
     id               TEXT PRIMARY KEY,          -- uuid4 hex, ours
     root             TEXT NOT NULL,             -- real path of the project's root: several servers share one database
