@@ -158,6 +158,11 @@ class Coordinator:
         return self.site.error
 
     @property
+    def warning(self) -> str | None:
+        """See `Site.warning`."""
+        return self.site.warning
+
+    @property
     def default_agent(self) -> str:
         """The agent of a new chat."""
         allowed, configured = self.project.agents, self.catalogue.configured

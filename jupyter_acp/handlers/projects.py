@@ -39,6 +39,7 @@ class ProjectHandler(AcpHandler):
             {
                 **_summary(project, role, coordinator),
                 "error": coordinator.error,
+                "warning": coordinator.warning,
                 "access": coordinator.access,
                 "network": container and container.network,
                 "image": container and container.image,
