@@ -107,6 +107,8 @@ def _start(server: Server, args: argparse.Namespace) -> int:
         project = server.call("GET", "projects", args.project)
         if project["state"] == "running":
             print(f"{args.project} is running")
+            if project["warning"]:
+                print(f"{args.project}: {visible(project['warning'])}", file=sys.stderr)
             return 0
         if project["state"] == "failed" or time.monotonic() > deadline:
             raise Refused(f"{args.project} is {project['state']}: {project['error'] or 'it takes too long'}")

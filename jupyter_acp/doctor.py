@@ -24,6 +24,7 @@ from .projects.declarations import Wrong, declared, read
 from .projects.podman import default_file
 
 _SOCKET_PATH = 100  # bytes: a unix socket's name is 107 at most, 103 on macOS
+_NUMBERS = 65536  # of accounts in a container, of which images use the last: nobody
 Check = tuple[bool, str]
 
 
@@ -78,15 +79,39 @@ async def _checks(only: str | None, file: Path | None) -> AsyncIterator[Check]:
 
 async def _podman(podman: Podman) -> AsyncIterator[Check]:
     try:
-        host = json.loads(await podman.call("info", "--format", "json"))
-        runtime, rootless = host["host"]["ociRuntime"]["name"], host["host"]["security"]["rootless"]
-        cgroups, version = host["host"]["cgroupVersion"], host["version"]["Version"]
+        told = json.loads(await podman.call("info", "--format", "json"))
+        host, driver, version = told["host"], told["store"]["graphDriverName"], told["version"]["Version"]
+        runtime, rootless, cgroups = host["ociRuntime"]["name"], host["security"]["rootless"], host["cgroupVersion"]
+        ordinary = list(_ordinary(host)) if rootless else []
     except (ExecutorError, ValueError, LookupError, TypeError) as exc:
         yield False, f"podman (Debian: apt install podman runc): {exc}"
         return
     yield True, f"podman {version} with {runtime}, {'rootless' if rootless else 'as root'}, cgroups {cgroups}"
-    if rootless and cgroups == "v1":
+    if driver == "vfs":
+        yield (
+            False,
+            'another way to store containers: with vfs each is a copy of its whole image. driver = "overlay" below '
+            "[storage] in ~/.config/containers/storage.conf, then podman system reset (all that it has is gone), and "
+            "build the image anew",
+        )
+    for check in ordinary:
+        yield check
+
+
+def _ordinary(host: Any) -> Iterator[Check]:
+    """What podman lacks where it is not root's."""
+    numbers = host["idMappings"]
+    if any(sum(part["size"] for part in numbers[kind]) < _NUMBERS for kind in ("uidmap", "gidmap")):
+        yield (
+            False,
+            "numbers for the accounts in containers, in /etc/subuid and /etc/subgid: as root usermod --add-subuids "
+            "100000-165535 --add-subgids 100000-165535 and this account's name, then podman system migrate",
+        )
+    lacking = sorted({"cpu", "memory", "pids"}.difference(host["cgroupControllers"] or ()))
+    if host["cgroupVersion"] == "v1":
         yield False, "limits of memory, processors and processes: rootless podman has them with cgroups v2 only"
+    elif lacking:
+        yield False, f"limits of {', '.join(lacking)}: systemd has to delegate them to this account (Delegate=)"
 
 
 async def _project(project: Project, runtime: Path) -> AsyncIterator[Check]:

@@ -20,6 +20,8 @@ if [ "$(uname)" = Linux ]; then
     needs runc runc
     needs catatonit catatonit
     needs busybox busybox-static
+    # an ordinary user's containers have accounts of their own by it
+    [ "$(id -u)" -eq 0 ] || needs newuidmap uidmap
 fi
 [ -n "$missing" ] || exit 0
 

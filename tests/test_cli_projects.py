@@ -97,7 +97,9 @@ def test_where_no_server_runs_that_is_said(
 PODMAN = """#!/bin/sh
 case "$*" in
 info*) echo '{"host": {"ociRuntime": {"name": "runc"}, "cgroupVersion": "%(cgroups)s",
-    "security": {"rootless": %(rootless)s}}, "version": {"Version": "4.3.1"}}' ;;
+    "cgroupControllers": %(controllers)s, "security": {"rootless": %(rootless)s}, "idMappings": {
+        "uidmap": [{"size": 1}, {"size": %(numbers)s}], "gidmap": [{"size": 1}, {"size": %(numbers)s}]}},
+    "store": {"graphDriverName": "%(driver)s"}, "version": {"Version": "4.3.1"}}' ;;
 "image exists good"*|"image exists old"*|"image exists tight"*|"image exists bare"*) ;;
 "image exists"*) exit 1 ;;
 "image inspect"*) echo sha ;;
@@ -118,11 +120,14 @@ class Machine:
         self.projects: dict[str, Any] = {}
         self.podman()
 
-    def podman(self, cgroups: str = "v2", rootless: str = "false") -> None:
+    def podman(self, **told: Any) -> None:
         """Another podman."""
+        limits = ["cpuset", "cpu", "memory", "pids"]
+        usual = {"cgroups": "v2", "controllers": limits, "rootless": False, "numbers": 65536, "driver": "overlay"}
         file = self._folder / "bin" / "podman"
         file.parent.mkdir(exist_ok=True)
-        file.write_text(PODMAN % {"cgroups": cgroups, "rootless": rootless, "version": __version__})
+        told = {name: v if isinstance(v, str) else json.dumps(v) for name, v in {**usual, **told}.items()}
+        file.write_text(PODMAN % {**told, "version": __version__})
         file.chmod(0o755)
 
     def add(self, id: str, image: str, owner: int = 1000) -> Path:
@@ -199,9 +204,21 @@ def test_entries_that_are_left_out_and_other_projects_are_told_apart(machine: Ma
     assert any("no project three" in line for line in machine.examine("three")[2])
 
 
-def test_limits_that_rootless_podman_does_not_keep_are_told(machine: Machine) -> None:
-    machine.podman(cgroups="v1", rootless="true")
-    assert any("cgroups v2" in line for line in machine.examine()[2])
+@pytest.mark.parametrize(
+    ("podman", "words"),
+    [
+        ({"cgroups": "v1", "controllers": []}, "with cgroups v2 only"),
+        ({"controllers": ["memory", "pids"]}, "limits of cpu: systemd has to delegate"),
+        ({"numbers": 0}, "usermod --add-subuids"),
+        ({"driver": "vfs"}, 'driver = "overlay"'),
+    ],
+)
+def test_what_the_podman_of_an_ordinary_user_lacks_is_told(machine: Machine, podman: Any, words: str) -> None:
+    machine.podman(rootless=True)
+    before = machine.examine()[2]
+    machine.podman(rootless=True, **podman)
+    [lacking] = [line for line in machine.examine()[2] if line not in before]
+    assert words in lacking
 
 
 def test_keys_that_cannot_be_used_are_told_without_quoting_them(machine: Machine, tmp_path: Path) -> None:

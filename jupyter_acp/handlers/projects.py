@@ -39,6 +39,7 @@ class ProjectHandler(AcpHandler):
             {
                 **_summary(project, role, coordinator),
                 "error": coordinator.site.error,
+                "warning": coordinator.site.warning,
                 "access": coordinator.site.access,
                 "network": container and container.network,
                 "image": container and container.image,

@@ -148,6 +148,8 @@ class Recipe:
             (DIGEST, await self.digest()),
         ):
             words += ["--label", f"{label}={value}"]
+        # whatever containers.conf says: by it a process of the container is known
+        words += ["--pid", "private"]
         words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--hostname", self.project.id[:60]]
         if os.geteuid() != 0:
             words += ["--userns", "keep-id"]

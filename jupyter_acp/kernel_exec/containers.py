@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import socket
 import struct
@@ -20,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from tornado.websocket import WebSocketClientConnection
 
 from jupyter_acp import __version__
@@ -38,9 +40,23 @@ _LOOK = 2.0
 
 
 class Container:
-    """One that runs. `executor` is for its files and commands."""
+    """One that runs. `executor` is for its files and commands.
 
-    def __init__(self, id: str, name: str, key: str, folder: Path) -> None:
+    Parameters
+    ----------
+    id, name, key
+        Podman's, and which of the project's it is.
+    folder
+        What it shares with us.
+    pid
+        Its first process. ExecutorError where that has ended.
+    """
+
+    def __init__(self, id: str, name: str, key: str, folder: Path, pid: int) -> None:
+        try:
+            self._first = psutil.Process(pid)
+        except psutil.NoSuchProcess as exc:
+            raise Unreachable(f"{name} has ended") from exc
         self.id = id
         self.name = name
         self.key = key
@@ -57,14 +73,20 @@ class Container:
     def check(self, sock: socket.socket) -> None:
         """Raise ExecutorError where a connected unix socket does not lead into this container.
 
-        Its users can put another socket, or a link to one, in the place of their server's.
+        Its users can put another socket, or a link to one, in the place of their server's. Whose process it is is told
+        by its PID namespace: containers of an ordinary user have no cgroup of their own where cgroups are v1.
         """
         pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         try:
-            cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+            is_inside = os.path.samestat(_namespace(self._first.pid), _namespace(pid))
+        except PermissionError:
+            is_inside = False  # of what runs in a container of ours we may see that
         except OSError as exc:
             raise Unreachable(f"what listens in place of {self.name} has ended") from exc
-        if self.id not in cgroup:
+        # the number of a process, and of a namespace, that has ended is another's sooner or later
+        if not self._first.is_running():
+            raise Unreachable(f"{self.name} has ended")
+        if not is_inside:
             raise ExecutorError(
                 f"what listens in place of {self.name} is not in that container; nothing was sent to it"
             )
@@ -134,6 +156,8 @@ class Containers:
         self._instance = instance
         self._way_out = way_out
         self._grace = grace
+        #: what podman could not do of what the project declares, as of the last container that was made
+        self.warning: str | None = None
         self._slots: dict[str, _Slot] = {}
         self._closing = False
 
@@ -289,7 +313,10 @@ class Containers:
         if found is None or not found.running or digest not in (None, found.labels.get(DIGEST)):
             return None
         await self._open_way_out()
-        container = Container(found.id, found.name, key, self._recipe.folder(key))
+        try:
+            container = Container(found.id, found.name, key, self._recipe.folder(key), found.pid)
+        except Unreachable:
+            return None
         try:
             await container.executor.link.wait(5.0)
             await self._hold(slot, container)
@@ -309,13 +336,13 @@ class Containers:
         options = await self._recipe.options(key)
         container: Container | None = None
         try:
-            id, pid = await self._podman.create(*options, image=spec.image, command=SERVER)
-            container = Container(id, name, key.name, folder)
+            made = await self._podman.create(*options, image=spec.image, command=SERVER)
+            container = Container(made.id, name, key.name, folder, made.pid)
             # folders are mounted by path, which the project's users can change meanwhile: seen before anything runs
             for inside, identity in expected.items():
-                if await asyncio.to_thread(mounted, pid, inside) != identity:
+                if await asyncio.to_thread(mounted, made.pid, inside) != identity:
                     raise ExecutorError(f"{inside} was replaced while its container was made")
-            await self._podman.start(id)
+            await self._podman.start(made.id)
             await container.executor.link.wait(_START)
             await self._hold(slot, container)
         except BaseException as exc:
@@ -329,7 +356,10 @@ class Containers:
             if isinstance(exc, Unreachable):
                 raise ExecutorError(f"the project's server did not start: {words or exc}") from exc
             raise
-        log.info("project=%s container %s runs (%s)", self._recipe.project.id, key.name, id[:12])
+        log.info("project=%s container %s runs (%s)", self._recipe.project.id, key.name, made.id[:12])
+        self.warning = made.warning or None
+        if self.warning is not None:
+            log.warning("project=%s container %s: %s", self._recipe.project.id, key.name, self.warning)
         return container
 
     async def _open_way_out(self) -> None:
@@ -400,6 +430,10 @@ class Containers:
         # not by their names alone: those of a project `a-b` begin like those of `a`
         names = await self._podman.named(f"{LABEL}={self._instance}", f"{PROJECT}={self._recipe.project.id}")
         return [name.removeprefix(self._recipe.name("")) for name in names]
+
+
+def _namespace(pid: int) -> os.stat_result:
+    return os.stat(f"/proc/{pid}/ns/pid")
 
 
 class _NotThere(Exception):

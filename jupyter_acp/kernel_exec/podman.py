@@ -27,10 +27,30 @@ class Found:
 
     id: str
     name: str
+    pid: int
     running: bool
     status: str
     image: str
     labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A container in which nothing runs yet.
+
+    Attributes
+    ----------
+    id
+        Podman's.
+    pid
+        A process that waits in there.
+    warning
+        What podman could not do of what it was asked for, in its words; "" where it did all of it.
+    """
+
+    id: str
+    pid: int
+    warning: str
 
 
 class Podman:
@@ -41,6 +61,13 @@ class Podman:
 
     async def call(self, *arguments: str, timeout: float = CALL, errors_too: bool = False) -> str:
         """What it prints, with `errors_too` all of it. ExecutorError with its words where it fails, or is not there."""
+        status, out, err = await self._ended(*arguments, timeout=timeout, errors_too=errors_too)
+        if status:
+            raise _failed(arguments, status, out, err)
+        return out
+
+    async def _ended(self, *arguments: str, timeout: float = CALL, errors_too: bool = False) -> tuple[int, str, str]:
+        """Its status and what it has printed, errors apart unless `errors_too`. ExecutorError where it cannot run."""
         try:
             process = await asyncio.create_subprocess_exec(
                 self._program,
@@ -62,10 +89,8 @@ class Podman:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await asyncio.gather(communicating, return_exceptions=True)
-        if process.returncode:
-            words = (err or out).decode(errors="replace").strip()[-1000:]
-            raise ExecutorError(f"podman {arguments[0]}: {words or f'status {process.returncode}'}")
-        return out.decode(errors="replace")
+        assert process.returncode is not None
+        return process.returncode, out.decode(errors="replace"), (err or b"").decode(errors="replace")
 
     async def inspect(self, name: str) -> Found | None:
         """A container by name or id; None where there is none."""
@@ -76,6 +101,7 @@ class Podman:
             return Found(
                 id=told["Id"],
                 name=told["Name"],
+                pid=told["State"]["Pid"],
                 running=bool(told["State"]["Running"]),
                 status=_status(told["State"]),
                 image=told["Image"],
@@ -94,11 +120,16 @@ class Podman:
         filters = [word for label in labels for word in ("--filter", f"label={label}")]
         return (await self.call("ps", "--all", *filters, "--format", "{{.Names}}")).split()
 
-    async def create(self, *options: str, image: str, command: tuple[str, ...]) -> tuple[str, int]:
-        """Make a container with its mounts; nothing runs before `start`. Its id, and a process that waits in there."""
-        id = (await self.call("create", "--pull=never", *options, image, *command)).strip()
+    async def create(self, *options: str, image: str, command: tuple[str, ...]) -> Created:
+        """Make a container with its mounts; nothing runs before `start`."""
+        arguments = ("create", "--pull=never", *options, image, *command)
+        status, out, err = await self._ended(*arguments)
+        if status:
+            raise _failed(arguments, status, out, err)
+        id = out.strip()
         await self.call("init", id)
-        return id, int(await self.call("container", "inspect", "--format", "{{.State.Pid}}", id))
+        pid = int(await self.call("container", "inspect", "--format", "{{.State.Pid}}", id))
+        return Created(id=id, pid=pid, warning=err.strip()[-1000:])
 
     async def start(self, id: str) -> None:
         """Have the command of a container that was created run."""
@@ -113,13 +144,16 @@ class Podman:
         return await self.call("logs", "--tail", str(lines), name, errors_too=True)
 
     async def _exists(self, kind: str, name: str) -> bool:
-        try:
-            await self.call(kind, "exists", name)
-        except ExecutorError as exc:
-            if str(exc) == f"podman {kind}: status 1":
-                return False
-            raise
-        return True
+        arguments = (kind, "exists", name)
+        status, out, err = await self._ended(*arguments)
+        # whatever else it says: an ordinary user's podman may warn of something in the first call after a boot
+        if status not in (0, 1):
+            raise _failed(arguments, status, out, err)
+        return status == 0
+
+
+def _failed(arguments: tuple[str, ...], status: int, out: str, err: str) -> ExecutorError:
+    return ExecutorError(f"podman {arguments[0]}: {(err or out).strip()[-1000:] or f'status {status}'}")
 
 
 def _status(state: JsonObject) -> str:

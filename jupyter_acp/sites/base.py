@@ -89,6 +89,8 @@ class Site(Protocol):
         Every kind of access, with why some cannot be had, as of `open`.
     state, error
         Whether commands and agents can be started at once, and what was wrong the last time.
+    warning
+        What of the project's declaration is not in force although it runs.
     """
 
     access: list[JsonObject]
@@ -96,6 +98,9 @@ class Site(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def warning(self) -> str | None: ...
 
     @property
     def looking(self) -> Looking:

@@ -80,6 +80,11 @@ class ContainerSite:
         return "stopped" if self.error is None else "failed"
 
     @property
+    def warning(self) -> str | None:
+        """See `Site`."""
+        return self.containers.warning
+
+    @property
     def looking(self) -> Looking:
         """See `Site.looking`."""
         if not self.confined:

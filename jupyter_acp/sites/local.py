@@ -47,6 +47,7 @@ class LocalSite:
         self.access: list[JsonObject] = kinds("the server has not looked yet")
         self.state: State = "running"
         self.error: str | None = None
+        self.warning: str | None = None
 
     @property
     def looking(self) -> Looking:

@@ -25,7 +25,7 @@ from .host import Host, write
 
 HERE = Path(__file__).parent
 CONTAINERS = HERE.parents[1] / "containers"
-OWNER = 1000
+OWNER = os.getuid() or 1000
 """Whose the folders of projects are, and so whom their containers run as."""
 
 

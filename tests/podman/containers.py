@@ -6,10 +6,16 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+
+def namespace(process: psutil.Process) -> int:
+    """That of its process numbers: a container has one of its own."""
+    return os.stat(f"/proc/{process.pid}/ns/pid").st_ino
 
 
 class Podman:
@@ -42,6 +48,12 @@ class Podman:
             if done.returncode == 0 and self._is_ours(done.stdout):
                 found += json.loads(done.stdout)
         return found
+
+    @cached_property
+    def is_without_limits(self) -> bool:
+        """Whether it has no cgroups for containers: an ordinary user's where cgroups are v1."""
+        host = json.loads(self("info", "--format=json").stdout)["host"]
+        return bool(host["security"]["rootless"]) and host["cgroupVersion"] == "v1"
 
     def of(self, project: str) -> dict[str, dict[str, Any]]:
         """Those of a project, by their keys."""

@@ -108,10 +108,15 @@ def write(folder: Path, name: str, text: str) -> Path:
     """A file of the project's owner."""
     path = folder / name
     path.write_text(text)
-    if os.getuid() == 0:
-        owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+    own(path, folder)
     return path
+
+
+def own(path: Path, like: Path) -> None:
+    """Give a file to whom another belongs."""
+    if os.getuid() == 0:
+        owner = like.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def told(answer: Any) -> str:

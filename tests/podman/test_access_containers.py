@@ -16,12 +16,13 @@ from conftest import Conversation
 from jupyter_acp.exceptions import ExecutorError
 from jupyter_acp.kernel_exec.container_recipe import Key
 from jupyter_acp.kernel_exec.containers import Containers
+from jupyter_acp.kernel_exec.podman import Created
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Project
 
-from .conftest import OWNER, ProjectsFile
+from .conftest import ProjectsFile
 from .containers import Podman
-from .host import AGENTS, Host, all_agents, at_once, output, run, write
+from .host import AGENTS, Host, all_agents, at_once, output, own, run, write
 
 PLACES = ("name.txt", "ws/a.txt", "ws/../b.txt", "/project/c.txt", "/tmp/d.txt")
 WRITABLE = {
@@ -40,7 +41,7 @@ def alpha(host: Host) -> Path:
     write(root, "name.txt", "alpha")
     if not (ws := root / "ws").exists():
         ws.mkdir()
-        os.chown(ws, OWNER, OWNER)
+        own(ws, root)
     for path in [*ws.iterdir(), root / "b.txt", root / "c.txt"]:
         path.unlink(missing_ok=True)
     return root
@@ -140,7 +141,7 @@ class Swapping(OurPodman):
         self._swap = swap
         self.started = 0
 
-    async def create(self, *options: str, image: str, command: tuple[str, ...]) -> tuple[str, int]:
+    async def create(self, *options: str, image: str, command: tuple[str, ...]) -> Created:
         """As ever, later."""
         self._swap()
         return await super().create(*options, image=image, command=command)
@@ -158,7 +159,7 @@ def contested(projects: ProjectsFile) -> Iterator[tuple[Path, Path]]:
     other = root.parent / "other"
     for path in (root / "ws", other):
         path.mkdir()
-        os.chown(path, OWNER, OWNER)
+        own(path, root)
     # what Jupyter would read where it is started
     write(root, "jupyter_server_config.py", "open('/project/ws/stolen', 'w').write('x')\nraise SystemExit(1)\n")
     yield root, other

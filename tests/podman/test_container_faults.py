@@ -13,6 +13,7 @@ import psutil
 import pytest
 from conftest import Conversation
 
+from .conftest import OWNER
 from .containers import Podman
 from .host import Host, all_agents, at_once, output, run, write
 
@@ -75,13 +76,13 @@ async def goes_on(chats: dict[str, Conversation], mark: str, turn: str) -> None:
     ended = await at_once(chats, lambda agent: run(agent, whoami(mark)), turn)
     for agent, chat in chats.items():
         assert ended[agent]["stop_reason"] == "end_turn", (agent, ended, chat.of("agent_exited"))
-        assert output(chat, turn).split() == ["alpha", "/project", "alpha", "1000"], (agent, chat.events[-20:])
+        assert output(chat, turn).split() == ["alpha", "/project", "alpha", str(OWNER)], (agent, chat.events[-20:])
         assert before[agent] in (None, (await chat.summary())["agent_session_id"])  # None: it is a new one
 
 
 def end_server(podman: Podman, container: dict[str, object]) -> None:
     """kill -9 of the jupyter-server inside."""
-    [init] = [p for p in psutil.process_iter() if p.pid == container["State"]["Pid"]]  # type: ignore[index]
+    init = psutil.Process(container["State"]["Pid"])  # type: ignore[index]
     [server] = [child for child in init.children() if "jupyter-server" in " ".join(child.cmdline())]
     server.kill()
 
@@ -123,6 +124,8 @@ async def test_a_container_that_ends_in_mid_turn_ends_the_turn_and_the_next_one_
 async def test_a_container_that_ended_or_froze_between_two_turns_is_found_out_at_the_next(
     host: Host, podman: Podman, mark: str, how: str
 ) -> None:
+    if how == "pause" and podman.is_without_limits:
+        pytest.skip("podman pauses no container of an ordinary user where cgroups are v1")
     ann = host.person("ann", "alpha")
     chats = await all_agents(ann, how)
     container = podman.of("alpha")["project"]["Id"]

@@ -19,7 +19,7 @@ from jupyter_acp.kernel_exec.containers import Containers, Use
 from jupyter_acp.kernel_exec.podman import Podman as OurPodman
 from jupyter_acp.projects.base import ContainerSpec, Network, Project
 
-from .conftest import ProjectsFile
+from .conftest import OWNER, ProjectsFile
 from .containers import Podman
 from .host import AGENTS, Host, output, run
 
@@ -94,7 +94,7 @@ async def test_a_container_without_a_network_calls_a_model_and_no_key_is_in_it(
         use = await containers.use(Key(WHOLE, ""))
         try:
             printed = await _python(use, CALL)
-            assert printed.splitlines() == ['200 data: "hello"', "1 1000"]  # lo, and no other network
+            assert printed.splitlines() == ['200 data: "hello"', f"1 {OWNER}"]  # lo, and no other network
             [seen] = w.upstream.seen
             assert (bytes(seen.body), seen.headers["authorization"]) == (b"from inside", [f"Bearer {KEY}"])
             assert await _python(use, LOOK) == "True []\n"

@@ -14,7 +14,7 @@ import pytest
 from conftest import Conversation
 from tornado.httpclient import HTTPClientError
 
-from .containers import Podman
+from .containers import Podman, namespace
 from .host import AGENTS, Host, output, run, write
 
 PEOPLE = {"alpha": "ann", "beta": "bob"}
@@ -122,8 +122,8 @@ def outside(processes: Iterator[psutil.Process]) -> list[list[str]]:
     """The command lines of those that are in no container."""
     lines = []
     for process in processes:
-        with suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
-            if "libpod-" not in Path(f"/proc/{process.pid}/cgroup").read_text():
+        with suppress(psutil.NoSuchProcess, OSError):
+            if namespace(process) == namespace(psutil.Process()):
                 lines.append(process.cmdline())
     return lines
 
@@ -147,9 +147,9 @@ async def test_no_tool_call_changes_a_file_or_has_a_process_outside_of_the_conta
         with suppress(psutil.NoSuchProcess):
             if process.cmdline() == ["sleep", "321.5"]:
                 sleeping.append(process)
-    ids = {project: podman.of(project)["project"]["Id"] for project in PEOPLE}
-    where = [Path(f"/proc/{process.pid}/cgroup").read_text() for process in sleeping]
-    assert [sum(id in cgroup for cgroup in where) for id in ids.values()] == [len(AGENTS)] * 2
+    first = {project: podman.of(project)["project"]["State"]["Pid"] for project in PEOPLE}
+    where = [namespace(process) for process in sleeping]
+    assert [where.count(namespace(psutil.Process(pid))) for pid in first.values()] == [len(AGENTS)] * 2
     assert len(where) == 2 * len(AGENTS)
     for line in outside(podman.processes()):
         words = " ".join(line)

@@ -120,7 +120,10 @@ async def test_projects_are_started_looked_into_and_stopped_from_the_command_lin
         return status, said.out + said.err
 
     assert (await run("list"))[1].split()[:4] == ["alpha", "stopped", "container", "owner"]
-    assert await run("start", "alpha") == (0, "alpha is running\n")
+    status, said = await run("start", "alpha")
+    assert (status, said.splitlines()[0]) == (0, "alpha is running")
+    # whoever declared limits is told where there are none
+    assert ("limits are not supported" in said) == podman.is_without_limits
     [container] = podman.containers()
     assert container["State"]["Running"] and (await run("list"))[1].split()[1] == "running"
     assert "Jupyter Server" in (await run("logs", "alpha"))[1]

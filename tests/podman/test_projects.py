@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Conversation
 
-from .conftest import ProjectsFile
+from .conftest import OWNER, ProjectsFile
 from .containers import Podman
 from .host import AGENTS, Host, output, run, write
 
@@ -47,7 +47,7 @@ async def test_each_command_and_file_is_of_the_project_that_asked_for_it(host: H
     for agent in AGENTS:
         chats = await both(host, agent, run(agent, f"hostname; pwd; id -u; cat name.txt; hostname > by-{agent}"))
         for project, (chat, turn) in chats.items():
-            assert output(chat, turn).split() == [project, "/project", "1000", project]
+            assert output(chat, turn).split() == [project, "/project", str(OWNER), project]
             assert (await chat.summary())["cwd"] == "/project"
             [placement] = {call["placement"] for call in chat.of("tool_call")}
             assert placement == AGENTS[agent]["placement"]
@@ -57,7 +57,7 @@ async def test_each_command_and_file_is_of_the_project_that_asked_for_it(host: H
         root = Path(host.projects.declared[project]["folder"])
         for agent in AGENTS:
             made = root / f"by-{agent}"
-            assert (made.read_text().strip(), made.stat().st_uid) == (project, 1000)
+            assert (made.read_text().strip(), made.stat().st_uid) == (project, OWNER)
     assert projects_of(podman) == ["alpha", "alpha-b"]
     await host.person("ann", "alpha").ok("POST", "projects", "alpha", "stop", body={})
     assert projects_of(podman) == ["alpha-b"]

@@ -6,7 +6,7 @@ import { newChatName, Projects } from '../projects';
 
 function project(id: string, given: Partial<ProjectInfo> = {}): ProjectInfo {
   const rest = { name: id.toUpperCase(), state: 'running', role: 'owner', kind: 'container' };
-  return { id, ...rest, error: null, usage: null, ...given };
+  return { id, ...rest, error: null, warning: null, usage: null, ...given };
 }
 
 const LOCAL = project('local', { kind: 'local' });
@@ -118,7 +118,7 @@ test('it is looked at sooner while it starts; what is refused is said', async ()
 test('what a server says of projects is narrowed', () => {
   const usage = { tokens_today: 12, token_limit: 100 };
   const wire = [
-    { id: 'a', kind: 'container', state: 'failed', error: 'x', usage },
+    { id: 'a', kind: 'container', state: 'failed', error: 'x', warning: 'y', usage },
     { id: 'b', state: null },
     7
   ];
@@ -130,6 +130,7 @@ test('what a server says of projects is narrowed', () => {
       role: 'viewer',
       kind: 'container',
       error: 'x',
+      warning: 'y',
       usage: { today: 12, limit: 100 }
     },
     {
@@ -139,6 +140,7 @@ test('what a server says of projects is narrowed', () => {
       role: 'viewer',
       kind: 'local',
       error: null,
+      warning: null,
       usage: null
     }
   ]);

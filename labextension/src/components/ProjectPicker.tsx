@@ -76,6 +76,11 @@ export function ProjectPicker(props: {
           {chosen.error}
         </div>
       )}
+      {chosen?.state === 'running' && chosen.warning && (
+        <div className="jp-acp-dim" role="status">
+          {chosen.warning}
+        </div>
+      )}
       {chosen?.usage && (
         <div className="jp-acp-dim">
           {chosen.usage.limit > 0

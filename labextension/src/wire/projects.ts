@@ -14,6 +14,8 @@ export interface ProjectInfo {
   readonly kind: string;
   /** Why it could not be started; only where it was asked for by itself. */
   readonly error: string | null;
+  /** What of its declaration is not in force although it runs; only where it was asked for by itself. */
+  readonly warning: string | null;
   /** Tokens of model providers that it has used today, and may use in a day (0: no limit). */
   readonly usage: { readonly today: number; readonly limit: number } | null;
 }
@@ -30,6 +32,7 @@ export function project(value: unknown): ProjectInfo {
     role: text(raw.role) || 'viewer',
     kind: text(raw.kind) || 'local',
     error: text(raw.error) || null,
+    warning: text(raw.warning) || null,
     usage: present(raw.usage)
       ? { today: number(used.tokens_today) ?? 0, limit: number(used.token_limit) ?? 0 }
       : null
