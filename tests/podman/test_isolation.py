@@ -83,11 +83,13 @@ async def test_whoever_is_not_a_member_finds_no_session_by_its_id_in_any_project
 async def test_a_project_that_is_stopped_leaves_the_turns_of_another_running_to_their_end(host: Host) -> None:
     chats = await everybody(host, "stop")
     for (_, agent), chat in chats.items():
-        command = "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done; echo done"
+        command = "echo begun; until [ -e go ]; do sleep 0.1; done; for i in 1 2 3; do echo $i; done; echo done"
         await chat.submit(run(agent, command), "long")
     for chat in chats.values():
         await chat.until_kind("terminal_output")
     await host.person("ann", "alpha").ok("POST", "projects", "alpha", "stop", body={})
+    for project in PEOPLE:
+        write(Path(host.projects.declared[project]["folder"]), "go", "")
     for (project, agent), chat in chats.items():
         ended = (await chat.until_kind("turn_ended", id="long"))["data"]
         if project == "alpha":
@@ -95,7 +97,7 @@ async def test_a_project_that_is_stopped_leaves_the_turns_of_another_running_to_
             assert "done" not in output(chat, "long")
         else:
             assert ended["stop_reason"] == "end_turn", agent
-            assert output(chat, "long").split() == [*"123456789", "done"], agent
+            assert output(chat, "long").split() == ["begun", "1", "2", "3", "done"], agent
 
 
 def of_host(host: Host) -> dict[str, Any]:
