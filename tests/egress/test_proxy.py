@@ -17,10 +17,17 @@ import psutil
 import pytest
 from egress_world import KEY, STREAM, Seen, Upstream, event, post, says, world
 
+import jupyter_acp.egress.usage as egress_usage
 from jupyter_acp.egress.forwarder import Forwarder
 from jupyter_acp.egress.providers import Providers
 from jupyter_acp.egress.proxy import EgressProxy
 from jupyter_acp.egress.rules import LARGEST_BODY
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No day ends in the middle of a test."""
+    monkeypatch.setattr(egress_usage, "_today", lambda: "2026-01-01")
 
 
 async def test_a_request_goes_below_the_providers_url_with_its_key_and_without_the_credentials_of_the_client(
