@@ -170,7 +170,8 @@ def test_stop_that_was_pressed_as_the_server_ends_stops_the_turn_and_answers_no_
             assert server.ask(("interrupt", None), setting, ("stop",)) is not None
             assert server.gone() == 0
             assert server.start()
-            assert until("turn_ended")["stop_reason"] == "cancelled"
+            # the latter of an agent that did not say in its time that it has heard
+            assert until("turn_ended")["stop_reason"] in ("cancelled", "interrupted")
             while (server.ask(("summary",)) or [])[0][1]["turns"]:
                 until("turn_ended")
         assert server.ask(("close",)) == server.ask(("stop",)) == [("ok", None)]
