@@ -114,6 +114,34 @@ async def test_a_container_that_is_used_again_in_time_stays_and_otherwise_goes(
     await containers.close()
 
 
+async def test_who_waits_for_the_end_of_a_container_is_told_also_where_somebody_else_finds_it_gone_first(
+    projects: ProjectsFile, podman: Podman
+) -> None:
+    root = projects.add("found")
+    containers = Containers(
+        Project(
+            id="found",
+            name="found",
+            root=root,
+            place="/project",
+            container=ContainerSpec(image=projects.image, network="none"),
+        ),
+        podman=OurPodman(),
+        instance=f"found{os.getpid()}",
+        folder=root.parent / "c",
+        home=root.parent / "home",
+    )
+    use = await containers.use(Key(WHOLE, ""))
+    gone = asyncio.Event()
+    containers.when_gone(use.container, gone.set)
+    podman("pause", use.container.id)  # its connections stand
+    assert await containers.find(WHOLE) is None
+    assert gone.is_set()
+    use.release()
+    await containers.stop()
+    await containers.close()
+
+
 async def test_a_project_that_is_stopped_has_no_container_at_once(host: Host, podman: Podman) -> None:
     ann = host.person("ann", "alpha")
     chats = [
