@@ -233,7 +233,7 @@ def test_an_agent_that_ignores_everything_is_killed_within_the_grace(run: Any) -
         await link.read()
         before = time.monotonic()
         await link.stop(0.2)
-        assert 0.4 <= time.monotonic() - before < 3
+        assert 0.4 <= time.monotonic() - before < 20  # it would run for minutes
         assert await link.read() is None
         assert link.exit is not None and (link.exit.code, link.exit.signal) == (None, signal.SIGKILL)
 

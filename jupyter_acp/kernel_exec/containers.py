@@ -311,6 +311,7 @@ class Containers:
         await self._let_go(slot)
         found = await self._podman.inspect(self._recipe.name(key))
         if found is None or not found.running or digest not in (None, found.labels.get(DIGEST)):
+            slot.tell()  # nobody watches any more the one that there was
             return None
         await self._open_way_out()
         try:
@@ -323,6 +324,7 @@ class Containers:
         except ExecutorError as exc:
             log.warning("project=%s container %s runs and does not answer: %s", self._recipe.project.id, key, exc)
             await container.close()
+            slot.tell()
             return None
         return container
 

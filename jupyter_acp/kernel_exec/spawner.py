@@ -143,7 +143,9 @@ class Child(asyncio.Protocol):
         """
         sent = 0
         # a number belongs to somebody else as soon as its process was waited for
-        for pid in tree(self._keeper, self._run, self.pid if self.returncode is None else None):
+        found = tree(self._keeper, self._run, self.pid if self.returncode is None else None)
+        # the oldest first: a shell whose child is killed before itself goes on meanwhile, or prints that it was killed
+        for pid in sorted(found, key=lambda pid: (-found[pid], pid)):
             with suppress(ProcessLookupError, PermissionError):  # gone meanwhile; become another user's
                 os.kill(pid, number)
                 sent += 1

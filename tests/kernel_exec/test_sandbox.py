@@ -103,14 +103,14 @@ def test_home_server_and_temporary_files_are_not_there(world: World) -> None:
     assert SECRET not in said
     assert said.splitlines()[-2:] == [".agent", "project"]
     assert len([line for line in said.splitlines() if "cat:" not in line]) == 2
-    marker = Path("/tmp") / f"acp-test-{os.getpid()}"
+    marker, made = (Path("/tmp") / f"acp-test-{os.getpid()}-{name}" for name in ("marker", "made"))
     marker.write_text(SECRET)
     try:
-        assert world.run(f"cat {marker}; echo x > /tmp/x; cat /tmp/x").splitlines()[-1] == "x"
+        assert world.run(f"cat {marker}; echo x > {made}; cat {made}").splitlines()[-1] == "x"
         assert SECRET not in world.run(f"cat {marker}")
     finally:
         marker.unlink()
-    assert not Path("/tmp/x").exists()
+    assert not made.exists()
 
 
 def test_a_project_that_is_the_home_still_hides_what_is_the_servers(world: World) -> None:

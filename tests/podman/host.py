@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,21 @@ async def at_once(chats: dict[str, Conversation], prompt: Callable[[str], str], 
     async with asyncio.timeout(30):
         ended = await asyncio.gather(*(chat.run(prompt(agent), turn) for agent, chat in chats.items()))
     return dict(zip(chats, ended, strict=True))
+
+
+async def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Return once it holds: of containers, files and processes nobody is told."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All that is in a folder, also while it changes: what goes in the meantime may be missing."""
+    for parent, folders, names in os.walk(folder):  # unlike rglob it passes over a folder that has just gone
+        for name in (*folders, *names):
+            with suppress(FileNotFoundError):
+                yield (path := Path(parent, name)), path.lstat()
 
 
 def run(agent: str, command: str) -> str:

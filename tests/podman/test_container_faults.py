@@ -80,6 +80,12 @@ async def goes_on(chats: dict[str, Conversation], mark: str, turn: str) -> None:
         assert before[agent] in (None, (await chat.summary())["agent_session_id"])  # None: it is a new one
 
 
+async def exited(chat: Conversation) -> None:
+    """Return once an agent has been ended whose remote end is gone; until then it is asked as if nothing were."""
+    if not chat.of("agent_exited"):
+        await chat.until_kind("agent_exited")
+
+
 def end_server(podman: Podman, container: dict[str, object]) -> None:
     """kill -9 of the jupyter-server inside."""
     init = psutil.Process(container["State"]["Pid"])  # type: ignore[index]
@@ -112,6 +118,8 @@ async def test_a_container_that_ends_in_mid_turn_ends_the_turn_and_the_next_one_
                 # it was told that its command has failed; with a remote end that may be known before the rest
                 assert ended["stop_reason"] == "end_turn"
                 assert chat.of("tool_call", "cut")[-1]["status"] == "failed"
+                if agent == "remote":
+                    await exited(chat)
             else:
                 assert ended["error"]["reason"] == "agent_error"
                 why = {"inside": "runner is gone", "remote": "container is gone"}[agent]
@@ -133,6 +141,8 @@ async def test_a_container_that_ended_or_froze_between_two_turns_is_found_out_at
     if how == "pause":
         # who does not answer is not taken for running, though its connections stand
         chats = {"delegating": await ann.open("another.chat", agent="delegating")}
+    else:
+        await exited(chats["remote"])
     await goes_on(chats, mark, "next")
     assert podman.of("alpha")["project"]["Id"] != container
 

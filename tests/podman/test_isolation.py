@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from conftest import Conversation
 from tornado.httpclient import HTTPClientError
 
 from .containers import Podman, namespace
-from .host import AGENTS, Host, output, run, write
+from .host import AGENTS, Host, files, output, run, until, write
 
 PEOPLE = {"alpha": "ann", "beta": "bob"}
 SECRETS = {"alpha": "the-secret-of-ann", "beta": "the-secret-of-bob"}
@@ -82,11 +83,13 @@ async def test_whoever_is_not_a_member_finds_no_session_by_its_id_in_any_project
 async def test_a_project_that_is_stopped_leaves_the_turns_of_another_running_to_their_end(host: Host) -> None:
     chats = await everybody(host, "stop")
     for (_, agent), chat in chats.items():
-        command = "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done; echo done"
+        command = "echo begun; until [ -e go ]; do sleep 0.1; done; for i in 1 2 3; do echo $i; done; echo done"
         await chat.submit(run(agent, command), "long")
     for chat in chats.values():
         await chat.until_kind("terminal_output")
     await host.person("ann", "alpha").ok("POST", "projects", "alpha", "stop", body={})
+    for project in PEOPLE:
+        write(Path(host.projects.declared[project]["folder"]), "go", "")
     for (project, agent), chat in chats.items():
         ended = (await chat.until_kind("turn_ended", id="long"))["data"]
         if project == "alpha":
@@ -94,38 +97,40 @@ async def test_a_project_that_is_stopped_leaves_the_turns_of_another_running_to_
             assert "done" not in output(chat, "long")
         else:
             assert ended["stop_reason"] == "end_turn", agent
-            assert output(chat, "long").split() == [*"123456789", "done"], agent
-
-
-def files(folder: Path, *without: Path) -> dict[str, Any]:
-    """What is in a folder, with what would tell of a change."""
-    found = {}
-    for path in folder.rglob("*"):
-        if not any(path.is_relative_to(one) for one in without):
-            with suppress(FileNotFoundError):
-                facts = path.lstat()
-                found[str(path)] = (facts.st_mode, facts.st_uid, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-    return found
+            assert output(chat, "long").split() == ["begun", "1", "2", "3", "done"], agent
 
 
 def of_host(host: Host) -> dict[str, Any]:
-    """The files around the projects, but those that it is the server's to change."""
-    around = host.projects.path.parent
+    """The files around the projects, with what would tell of a change, but those that it is the server's to change."""
     ours = [host.folder / "data" / "acp", host.folder / "runtime", host.folder / "state", *host.folder.glob("*.log")]
-    roots = [Path(entry["folder"]) for entry in host.projects.declared.values()]
-    found = files(around, *ours, *roots)
+    without = [*ours, *(Path(entry["folder"]) for entry in host.projects.declared.values())]
+    found = {
+        str(path): (facts.st_mode, facts.st_uid, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        for path, facts in files(host.projects.path.parent)
+        if not any(path.is_relative_to(one) for one in without)
+    }
     # a folder that something was made in and removed from has another time
     return {path: facts for path, facts in found.items() if path != str(host.folder / "data")}
 
 
-def outside(processes: Iterator[psutil.Process]) -> list[list[str]]:
-    """The command lines of those that are in no container."""
-    lines = []
+#: what the server has beside its containers; podman itself comes and goes
+BESIDE = ("conmon", "jupyter_server", "jupyter_acp", "podman exec --interactive", "catatonit", "bwrap")
+
+
+def places(processes: Iterable[psutil.Process]) -> list[tuple[int, list[str]]]:
+    """The namespaces that processes are in, and their command lines."""
+    found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess, OSError):
-            if namespace(process) == namespace(psutil.Process()):
-                lines.append(process.cmdline())
-    return lines
+            found.append((namespace(process), process.cmdline()))
+    return found
+
+
+def strangers(podman: Podman) -> list[str]:
+    """The command lines of what the tests have started that is in no container and has no business outside."""
+    ours = namespace(psutil.Process())
+    lines = [" ".join(words) for place, words in places(podman.processes()) if place == ours]
+    return [line for line in lines if "sleep" in line.split() or not any(word in line for word in BESIDE)]
 
 
 async def test_no_tool_call_changes_a_file_or_has_a_process_outside_of_the_containers(
@@ -137,30 +142,27 @@ async def test_no_tool_call_changes_a_file_or_has_a_process_outside_of_the_conta
     targets.append(Path(host.projects.declared["alpha"]["folder"]) / "evil")
     targets.append(Path(host.projects.declared["beta"]["folder"]) / "evil")
     tries = "; ".join(f"mkdir -p {path.parent}; echo evil > {path}" for path in targets)
+    nap = ["sleep", f"{10**6 + os.getpid()}.5"]  # of this run alone
     for (_, agent), chat in chats.items():
-        await chat.submit(run(agent, f"{tries}; echo tried; sleep 321.5"), "try")
+        await chat.submit(run(agent, f"{tries}; echo tried; {' '.join(nap)}"), "try")
     for chat in chats.values():
         while "tried" not in output(chat, "try"):
             await chat.until_kind("terminal_output")
-    sleeping = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess):
-            if process.cmdline() == ["sleep", "321.5"]:
-                sleeping.append(process)
-    first = {project: podman.of(project)["project"]["State"]["Pid"] for project in PEOPLE}
-    where = [namespace(process) for process in sleeping]
-    assert [where.count(namespace(psutil.Process(pid))) for pid in first.values()] == [len(AGENTS)] * 2
+
+    def sleeping() -> list[int]:
+        return [place for place, words in places(psutil.process_iter()) if words == nap]
+
+    # that they have tried is said before they sleep
+    await until(lambda: len(sleeping()) >= 2 * len(AGENTS))
+    first = [psutil.Process(podman.of(project)["project"]["State"]["Pid"]) for project in PEOPLE]
+    where = sleeping()
+    assert [where.count(namespace(process)) for process in first] == [len(AGENTS)] * 2
     assert len(where) == 2 * len(AGENTS)
-    for line in outside(podman.processes()):
-        words = " ".join(line)
-        known = ("conmon", "jupyter_server", "jupyter_acp", "podman exec --interactive", "catatonit", "bwrap")
-        assert any(word in words for word in known), words
-        assert "sleep" not in line
+    await until(lambda: not strangers(podman))
     for chat in chats.values():
         await chat.call("POST", "interrupt", body={})
         await chat.until_kind("turn_ended", id="try")
-    for process in sleeping:
-        assert not process.is_running()
+    assert not sleeping()
     for (project, agent), chat in chats.items():
         if agent == "delegating":  # files that it has us write
             for number, path in enumerate(targets):

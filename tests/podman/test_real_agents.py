@@ -304,7 +304,10 @@ async def stopped_in_the_middle_of_a_command(chat: Any, root: Path) -> None:
     turn = await chat.submit("/run echo $$ > /project/pid; sleep 123456; echo survived\n/say never")
     await chat.until_kind("tool_call", status="in_progress")
     await appears(root / "pid")
-    [command] = [process for process in psutil.process_iter(["cmdline"]) if "123456" in (process.info["cmdline"] or ())]
+    async with asyncio.timeout(30):
+        while not (found := sleeping()):  # noqa: ASYNC110  # its number is written before it sleeps
+            await asyncio.sleep(0.02)
+    [command] = found
     queued = await chat.submit("/run hostname\n/say after the stop")
     await chat.call("POST", "interrupt", body={"turn": turn})
     ended = (await chat.until_kind("turn_ended", id=turn))["data"]
@@ -314,6 +317,11 @@ async def stopped_in_the_middle_of_a_command(chat: Any, root: Path) -> None:
     await chat.until_kind("turn_ended", id=queued)
     assert (output(chat, queued), chat.text(queued)) == ("alpha\n", "after the stop")
     assert len(chat.of("agent_started")) == 1
+
+
+def sleeping() -> list[psutil.Process]:
+    """What the command to be stopped waits for."""
+    return [process for process in psutil.process_iter(["cmdline"]) if "123456" in (process.info["cmdline"] or ())]
 
 
 async def appears(path: Path) -> None:

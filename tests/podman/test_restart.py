@@ -10,19 +10,21 @@ from .host import AGENTS, Host, all_agents, run, write
 
 COUNT = 60
 #: each agent counts, runs a command that tells that it was run, and counts on
-PROMPT = "/count {count} delay=0.02\n{command}\n/count {count} delay=0.02 from={next}"
+PROMPT = "/count {count} delay={delay}\n{command}\n/count {count} delay=0.02 from={next}"
 
 
 @pytest.mark.parametrize("when", ["before-its-command", "during-its-command", "after-its-command"])
 async def test_a_turn_goes_on_whenever_the_coordinator_dies(host: Host, when: str) -> None:
     chats = await all_agents(host.person("ann", "alpha"), when)
     root = Path(host.projects.declared["alpha"]["folder"])
-    (root / "go").unlink(missing_ok=True)
+    # time enough for each of them to begin before the first of them is done with it
+    delay = 0.05 if when == "before-its-command" else 0.02
+    wait = f"until [ -e {when}-go ]; do sleep 0.05; done"
     for agent, chat in chats.items():
-        # one that is to be met while it runs ends when it is told to
-        wait = "until test -e go; do sleep 0.02; done" if when == "during-its-command" else "sleep 0.5"
         command = run(agent, f"echo begun; echo x >> {when}-{agent}; {wait}; echo through")
-        await chat.submit(PROMPT.format(count=COUNT, next=COUNT + 1, command=command), "long")
+        await chat.submit(PROMPT.format(count=COUNT, delay=delay, next=COUNT + 1, command=command), "long")
+    if when == "after-its-command":
+        write(root, f"{when}-go", "")
     for chat in chats.values():
         if when == "before-its-command":
             await chat.until_kind("message_delta")
@@ -33,7 +35,7 @@ async def test_a_turn_goes_on_whenever_the_coordinator_dies(host: Host, when: st
                 lambda event: event["kind"] == "message_delta" and f"{COUNT + 2}\n" in event["data"]["text"]
             )
     host.kill()
-    write(root, "go", "")
+    write(root, f"{when}-go", "")
     await host.hang_up()
     await host.start()
     ann = host.person("ann", "alpha")

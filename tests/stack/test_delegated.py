@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,13 @@ async def test_a_path_that_leaves_the_project_is_refused(chat: Any, drive: Any, 
 async def test_stop_kills_a_delegated_command_with_its_whole_tree(chat: Any) -> None:
     import psutil
 
-    turn = await chat.submit("/terminal sleep 1234 & (setsid sleep 1235 &) ; echo ready; wait")
+    naps = [f"{10**6 + os.getpid()}.{number}" for number in (4, 5)]  # of this run alone
+    turn = await chat.submit(f"/terminal sleep {naps[0]} & (setsid sleep {naps[1]} &) ; echo ready; wait")
     await chat.until_kind("terminal_output")
     await chat.call("POST", "interrupt", body={})
     await chat.until_kind("turn_ended", id=turn)
     left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
-    assert ["sleep", "1234"] not in left and ["sleep", "1235"] not in left
+    assert ["sleep", naps[0]] not in left and ["sleep", naps[1]] not in left
 
 
 async def test_a_command_gets_no_key_and_nothing_of_jupyter(chat: Any, monkeypatch: pytest.MonkeyPatch) -> None:

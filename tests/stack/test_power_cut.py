@@ -125,7 +125,8 @@ async def test_the_end_of_a_turn_is_synced_before_people_see_it_and_what_is_said
             waiting = waiting or call.time
         elif waiting is not None:
             longest, waiting = max(longest, call.time - waiting), None
-    assert longest < 1.3
+    # the second, and what a busy machine adds to it; the turn takes several
+    assert longest < 2.5
 
 
 def _first(calls: list[Call], *texts: str) -> int:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -146,7 +145,7 @@ class Lab:
             try:
                 self.ask("GET", "api/acp")
                 return
-            except urllib.error.URLError:
+            except OSError:  # URLError, or a connection that breaks off later
                 assert self._process.poll() is None, logged.read_text()
                 time.sleep(0.1)
         raise TimeoutError(logged.read_text())
