@@ -143,14 +143,17 @@ class Agent:
     async def prompt(
         self, session_id: str, blocks: Sequence[JsonObject], *, id: str | None = None, number: int | None = None
     ) -> JsonObject:
-        """Run a turn; returns its whole result when it ends. `number` was reserved when the turn was recorded."""
+        """Run a turn; returns its whole result when it ends. `number` was reserved when the turn was recorded.
+
+        Whoever has recorded what came of it has the connection `go_on`.
+        """
         params = {"sessionId": session_id, "prompt": list(blocks)}
-        return _object(await self._connection.request("session/prompt", params, id=id, number=number))
+        return _object(await self._connection.request("session/prompt", params, id=id, number=number, hold=True))
 
     def answered(self, request_id: str) -> Coroutine[Any, Any, JsonObject]:
-        """The result of a prompt that an earlier coordinator sent. Call it before the connection runs on."""
+        """As `prompt`, of one that an earlier coordinator sent. Call it before the connection runs on."""
         # registered at once and not when awaited: the answer may be the next line
-        return _result(self._connection.expect(request_id))
+        return _result(self._connection.expect(request_id, hold=True))
 
     async def cancel(self, session_id: str) -> None:
         """Ask the agent to end the running turn; the end is the answer to its prompt."""

@@ -86,7 +86,7 @@ class Connection:
     Attributes
     ----------
     position
-        Offset in the agent's output of the end of the last line that was dispatched whole.
+        Offset in the agent's output of the end of the last line that was dispatched whole. A held answer is not yet.
     number
         The highest message number given out so far.
     """
@@ -100,7 +100,9 @@ class Connection:
         self._first = self._to_send = next_number
         self._outbox: dict[int, bytes] = {}
         self._sending = asyncio.Lock()
-        self._pending: dict[RequestId, tuple[str, asyncio.Future[object]]] = {}
+        self._pending: dict[RequestId, tuple[str, asyncio.Future[object], bool]] = {}
+        self._held: asyncio.Event | None = None
+        self._beyond = 0
         self._given_up: set[RequestId] = set()
         self._asked: set[RequestId] = set()
         self._refusals: set[asyncio.Task[None]] = set()
@@ -126,15 +128,16 @@ class Connection:
         id: str | None = None,
         number: int | None = None,
         timeout: float | None = None,
+        hold: bool = False,
     ) -> object:
         """Ask, and return the result. AgentRequestError where the agent answers with an error, AgentError otherwise.
 
         `id` defaults to one that no other message of this agent has. After `timeout` seconds the agent is told by
-        `$/cancel_request` and AgentError is raised.
+        `$/cancel_request` and AgentError is raised. `hold`: see `expect`.
         """
         number = self.reserve() if number is None else number
         id = f"r{number}" if id is None else id
-        future = self.expect(id, method)
+        future = self.expect(id, method, hold=hold)
         try:
             async with asyncio.timeout(timeout):
                 await self._send(number, {"id": id, "method": method, "params": params})
@@ -149,8 +152,12 @@ class Connection:
                 self._given_up.add(id)
             self._pending.pop(id, None)
 
-    def expect(self, id: str, method: str = "session/prompt") -> asyncio.Future[object]:
-        """The answer to a request that is or was sent with `id`, maybe by an earlier coordinator."""
+    def expect(self, id: str, method: str = "session/prompt", *, hold: bool = False) -> asyncio.Future[object]:
+        """The answer to a request that is or was sent with `id`, maybe by an earlier coordinator.
+
+        With `hold` it does not count as read, and nothing after it is, until `go_on`: where we die before what comes of
+        it is recorded, the next coordinator reads it again.
+        """
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         if self._error is not None:
             _fail(future, self._error)
@@ -158,8 +165,15 @@ class Connection:
             raise ValueError(f"a request with the id {id!r} is pending already")
         else:
             self._given_up.discard(id)
-            self._pending[id] = (method, future)
+            self._pending[id] = (method, future, hold)
         return future
+
+    def go_on(self) -> None:
+        """An answer that is held counts as read from now on. Idempotent, and nothing where none is held."""
+        held, self._held = self._held, None
+        if held is not None:
+            self.position += self._beyond
+            held.set()
 
     async def notify(self, method: str, params: Mapping[str, object], *, number: int | None = None) -> None:
         """Tell the agent something."""
@@ -230,7 +244,7 @@ class Connection:
     def _close(self, error: AgentError) -> None:
         self._error = error
         pending, self._pending = self._pending, {}
-        for _, future in pending.values():
+        for _, future, _ in pending.values():
             if not future.done():
                 _fail(future, error)
         for task in self._refusals:
@@ -277,7 +291,7 @@ class Connection:
                 plain = end == len(text) and (end < _DEPTH or text.count("{") + text.count("[") < _DEPTH)
             except (ValueError, StopIteration, RecursionError):
                 plain = False
-            answers = False
+            answers, held = False, None
             if plain and type(message) is dict and "id" not in message and type(message.get("params")) is dict:
                 method = message.get("method")
                 if type(method) is str:
@@ -288,6 +302,11 @@ class Connection:
                 # what was said before is on its way to people before anything else is done
                 await self._handler.drain()
                 answers = self._odd(line)
+                held = self._held
+            if held is not None:
+                self._beyond = len(line) + 1
+                await held.wait()
+                continue
             self.position += len(line) + 1
             if answers:
                 # whoever waits for this answer goes on before the lines that follow it are handled
@@ -365,9 +384,11 @@ class Connection:
             else:
                 self._bad("an answer to nothing that was asked", line)
             return False
-        method, future = waiting
+        method, future, hold = waiting
         if future.done():
             return False
+        if hold:
+            self._held = asyncio.Event()
         if error is None:
             # JavaScript leaves an undefined result out: that is null
             future.set_result(message.get("result"))

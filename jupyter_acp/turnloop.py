@@ -315,6 +315,8 @@ class TurnLoop:
         changes = self._changes.totals(files)
         self._conversation.add_answer(turn, str(self._inbox.answer), reason, error, changes)
         self._turns.finish(turn, reason, error, changes)
+        if self._host.connection is not None:
+            self._host.connection.go_on()  # the answer counts as read with the commit that has the end
         self._inbox.turn = None
         self._over.set()
         await self._journal.commit(durable=True)

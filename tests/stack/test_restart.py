@@ -87,6 +87,46 @@ async def test_a_turn_that_ended_while_the_server_was_dead_is_told_when_it_is_ba
     assert int(chat.text("t3")) == agent
 
 
+async def test_an_answer_that_came_before_the_crash_and_was_not_dealt_with_is_read_again(
+    tmp_path: Path,
+) -> None:
+    # a git that stops while a file is there: the end of a turn waits for what it says of the turn's changes
+    stopped = tmp_path / "stopped"
+    (tools := tmp_path / "tools").mkdir()
+    wait = f"while test -e {stopped}; do touch {tmp_path}/waits; sleep 0.02; done"
+    (tools / "git").write_text(f'#!/bin/sh\n{wait}\nexec {shutil.which("git")} "$@"\n')
+    (tools / "git").chmod(0o755)
+    server = ServerProcess(tmp_path, {}, environ={"PATH": f"{tools}:{os.environ['PATH']}"})
+    await server.start()
+    try:
+        chat = await server.drive.open()
+        await chat.run("/file a.txt text")
+        turn = await chat.submit(f"/file a.txt other\n/shell touch {stopped}\n/text the last words")
+        await chat.until_kind("message_delta", text="the last words")
+        await server.appears("../waits")
+        # this is recorded, and with it how far the agent was read
+        following = await chat.submit("/text next")
+        server.kill()
+        await chat.hang_up()
+        stopped.unlink()
+        await server.start()
+        assert (await chat.until_kind("turn_ended", id=turn))["data"]["stop_reason"] == "end_turn"
+        assert (await chat.until_kind("turn_ended", id=following))["data"]["stop_reason"] == "end_turn"
+        assert chat.text(turn) == "the last words"
+        assert len(chat.of("turn_ended", turn)) == 1
+        assert chat.of("notice") == []
+        # and nothing of it once more after that
+        server.kill()
+        await chat.hang_up()
+        await server.start()
+        assert (await chat.run("/text on"))["stop_reason"] == "end_turn"
+        assert chat.of("notice") == []
+    finally:
+        stopped.unlink(missing_ok=True)
+        await server.drive.hang_up()
+        await server.end()
+
+
 async def test_a_question_is_still_open_after_the_restart_and_its_answer_reaches_the_agent(
     server: ServerProcess,
 ) -> None:
