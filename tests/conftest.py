@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -10,11 +11,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
 TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes that have to do with a folder of these tests are gone in the end, whoever has started them."""
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+
+    def is_ours(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error, OSError):
+            sockets = [connection.laddr for connection in process.net_connections("unix")]
+            return folder in " ".join([process.cwd(), *process.cmdline(), *sockets])
+        return False
+
+    _, left = psutil.wait_procs([process for process in psutil.process_iter() if is_ours(process)], timeout=20)
+    told = [f"{process.pid}: {' '.join(process.cmdline())}" for process in left if is_ours(process)]
+    assert not told, told
 
 
 @pytest.fixture

@@ -231,6 +231,32 @@ def test_messages_leave_in_the_order_of_their_numbers_and_a_skipped_one_holds_up
     assert [(n, m["method"]) for n, m in talk(scene).sent] == [(2, "second"), (3, "third")]
 
 
+@pytest.mark.parametrize("answer", [{"result": {"stopReason": "end_turn"}}, {"error": {"code": 1, "message": "no"}}])
+def test_an_answer_that_is_held_counts_as_read_only_when_it_was_dealt_with_and_nothing_after_it_before(
+    answer: dict[str, Any],
+) -> None:
+    before, held = json.dumps(OK).encode() + b"\n", json.dumps({"id": "p", **answer}).encode() + b"\n"
+
+    async def scene(wire: Wire, connection: Connection) -> None:
+        asked = connection.expect("p", hold=True)
+        connection.go_on()  # nothing is held yet
+        wire.write(before, held, OK)
+        await asyncio.wait([asked])
+        wire.write(OK)
+        await settled()
+        assert connection.position == len(before)
+        assert wire.heard == [("ok", {})]
+        connection.go_on()
+        assert connection.position == len(before + held)
+        await settled()
+        assert connection.position == len(before + held) + 2 * len(before)
+        assert len(wire.heard) == 3
+        connection.go_on()
+        assert connection.position == len(before + held) + 2 * len(before)
+
+    talk(scene)
+
+
 def test_when_the_agent_ends_every_pending_request_fails_and_new_ones_do_at_once() -> None:
     async def run() -> None:
         wire = Wire()

@@ -254,7 +254,12 @@ async def test_another_folder_is_another_project(people: People, directory: Fold
     await next_look(people)
     assert before not in people.drive.hub.known()
     assert await people("ann").ok("GET", "projects", "alpha", "sessions") == []
-    assert chat.id not in str(await people("ann").ok("GET", "projects", "alpha", "sessions"))
+    # its sessions wait where they were, and their agents
+    root = before.project.root
+    directory.change("alpha", root=root, place=str(root))
+    await next_look(people)
+    [summary] = await people("ann").ok("GET", "projects", "alpha", "sessions")
+    assert summary["id"] == chat.id
 
 
 async def test_only_who_asked_may_answer_where_the_project_says_so(people: People, directory: Folders) -> None:
