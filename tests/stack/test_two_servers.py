@@ -69,12 +69,12 @@ async def test_what_the_older_server_is_asked_meanwhile_is_refused_and_not_run(
     chat = await older.drive.open()
     await chat.run("/text first")
     await newer.start()
-    # at once, before it has noticed: the database refuses what it writes
+    taken = await newer.drive.open()  # it answers before it has taken the project
+    # at once, before the older one has noticed: the database refuses what it writes
     status, body = await older.drive.request(
         "POST", *SESSIONS, chat.id, "turns", body={"id": "late", "prompt": "/text no"}
     )
     assert (status, body["reason"]) == (503, "taken_over")
-    taken = await newer.drive.open()
     await taken.run("/text second", turn="second")
     assert not [event for event in taken.events if event["turn"] == "late"]
     assert "no" not in (newer.root / "a.chat").read_text().split()
