@@ -6,6 +6,7 @@ Only a provider with a key file is offered: without a key there is nothing to ad
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ class Provider:
 class Providers(Mapping[str, Provider]):
     """The offered providers by id.
 
-    `configured` is what they were loaded of; `problems` says, one sentence each, what is wrong with it.
+    `configured` is the part of the configuration that is in force, such that another process loads the same from it;
+    `problems` says, one sentence each, what is wrong with the rest.
     """
 
     def __init__(self, providers: Mapping[str, Provider], configured: Mapping[str, Any], problems: list[str]) -> None:
@@ -80,12 +82,14 @@ class Providers(Mapping[str, Provider]):
         bundled: Mapping[str, JsonObject] = json.loads(BUNDLED.read_bytes())
         merged: dict[str, JsonObject] = {id: dict(entry) for id, entry in bundled.items()}
         problems = []
+        in_force: dict[str, JsonObject] = {}
         for id, entry in configured.items():
             problem = _problem(id, entry)
             if problem is not None:
                 problems.append(f"model_providers: {id!r}: {problem}")
             elif isinstance(entry, Mapping):
-                merged[id] = {**merged.get(id, {}), **entry}
+                in_force[id] = _portable(entry)
+                merged[id] = {**merged.get(id, {}), **in_force[id]}
         providers = {}
         for id, fields in merged.items():
             if "key_file" not in fields:
@@ -95,7 +99,7 @@ class Providers(Mapping[str, Provider]):
                 problems.append(f"model_providers: {id!r}: it has no url")
             else:
                 providers[id] = _provider(id, fields)
-        return cls(providers, configured, problems)
+        return cls(providers, in_force, problems)
 
     def __getitem__(self, id: str) -> Provider:
         return self._providers[id]
@@ -127,6 +131,16 @@ def _problem(id: object, entry: object) -> str | None:
     if not isinstance(requests, list | tuple) or not all(map(_REQUEST.fullmatch, map(str, requests))):
         return "requests is a list of `METHOD /path`, in which * stands for all but a slash"
     return None
+
+
+def _portable(entry: Mapping[str, Any]) -> JsonObject:
+    """A sound entry in JSON, and such that it means the same in another working directory and to another HOME."""
+    fields = dict(entry)
+    if "key_file" in fields:
+        fields["key_file"] = os.path.abspath(os.path.expanduser(fields["key_file"]))
+    if "requests" in fields:
+        fields["requests"] = [str(request) for request in fields["requests"]]
+    return fields
 
 
 def _base(url: object) -> tuple[bool, str, int, str] | None:

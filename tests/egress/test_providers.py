@@ -95,6 +95,25 @@ def test_a_bad_entry_is_left_out_with_a_reason_and_the_others_stay(id: str, entr
     assert problem.startswith(f"model_providers: {id!r}: ") and said in problem
 
 
+def test_what_is_in_force_means_the_same_to_a_process_that_works_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "keys" / "openai"
+    key.parent.mkdir()
+    key.touch(0o600)
+    key.write_text("sk-1")
+    monkeypatch.chdir(tmp_path)
+    # a mistake of a configuration in Python, which has no JSON
+    configured = {"openai": {"key_file": "keys/openai"}, "anthropic": {"key_file": key}}
+    providers = Providers.load(configured)
+    assert list(providers) == ["openai"] and len(providers.problems) == 1
+    told = json.dumps(providers.configured)
+    monkeypatch.chdir("/")
+    there = Providers.load(json.loads(told))
+    assert (list(there), there.problems) == (["openai"], [])
+    assert there["openai"].credential(tmp_path / "project") == ("Authorization", "Bearer sk-1")
+
+
 def test_a_key_is_what_is_in_its_file_now_and_goes_where_the_header_says(tmp_path: Path) -> None:
     file = tmp_path / "key"
     provider = Providers.load({"openai": {"key_file": str(file)}})["openai"]
