@@ -317,6 +317,7 @@ class Containers:
         try:
             container = Container(found.id, found.name, key, self._recipe.folder(key), found.pid)
         except Unreachable:
+            slot.tell()
             return None
         try:
             await container.executor.link.wait(5.0)
