@@ -1,5 +1,6 @@
 """What pip, Jupyter and npm are told about this package agrees with what is there."""
 
+import ast
 import json
 import re
 import subprocess
@@ -58,3 +59,41 @@ def test_the_code_structure_names_every_module() -> None:
     contributing = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     modules = {path.stem for path in (ROOT / "jupyter_acp").glob("*.py")} - {"__init__"}
     assert {name for name in modules if f"`{name}`" not in contributing} == set()
+
+
+def _code_structure() -> dict[str, int]:
+    """The item of the list in CONTRIBUTING.md that has a module, or all of a folder, by dotted name."""
+    section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Code structure")[1].split("\n## ")[0]
+    places: dict[str, int] = {}
+    for number, item in enumerate(section.split("\n- ")):
+        for name in re.findall(r"`([\w/]+)`", item):
+            places.setdefault(name.strip("/").replace("/", "."), number)
+    return places
+
+
+def _imported(path: Path) -> set[str]:
+    """The modules of ours that one imports, dotted, from the package on."""
+    package = path.relative_to(ROOT).parent.parts
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("jupyter_acp.") for name in found if name.startswith("jupyter_acp.")}
+
+
+def test_a_module_imports_only_from_its_own_item_of_the_code_structure_and_those_further_up() -> None:
+    places = _code_structure()
+
+    def place(name: str) -> int:
+        parts = name.split(".")
+        known = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        return next((places[one] for one in known if one in places), 0)
+
+    modules = [path for path in (ROOT / "jupyter_acp").rglob("*.py") if path != ROOT / "jupyter_acp" / "__init__.py"]
+    upwards = []
+    for path in modules:
+        name = ".".join(path.relative_to(ROOT / "jupyter_acp").with_suffix("").parts)
+        upwards += [(name, other) for other in sorted(_imported(path)) if place(other) > place(name)]
+    assert upwards == []

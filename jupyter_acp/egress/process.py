@@ -1,7 +1,7 @@
 """The process of a project's egress proxy. It outlives the coordinator, as agents do: what they ask of a model goes on.
 
 It is started by `link`, which then speaks with it on its control socket: lines of JSON, one controller at a time, a
-newer one takes over. Standard library and this folder only, without the package around it (`daemons`).
+newer one takes over. Standard library only, without the package around it (`daemons`).
 
 To it: `{"take": {version, ...}}`, what is in force from now on; `{"limit": tokens}`; `{"stop": true}`.
 From it: `{"taken": {version, pid}}` in answer to `take`; `{"log": [level, text]}`; `{"left": true}` to a controller

@@ -1,8 +1,8 @@
 /**
  * JSON, read leniently: a value of the wrong type reads as missing.
  *
- * What comes off the wire is narrowed from `unknown` once, by the modules of this folder; nothing else in this package
- * looks at raw JSON.
+ * What comes off the wire is narrowed from `unknown` once, by the modules of this folder. What has no type of ours (the
+ * input of a tool, the form of an agent, what the browser keeps) is read by these functions where it is used.
  */
 
 export type Json = { readonly [key: string]: unknown };
