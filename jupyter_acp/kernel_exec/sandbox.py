@@ -172,6 +172,8 @@ def _programs(program: str, home: Path, env: Mapping[str, str], covered: Sequenc
 
 def _installation(folder: Path, home: Path) -> list[Path]:
     """Of a folder of programs: what they need beside them. Not the whole of `~` or `~/.local`, where data are too."""
+    if "node_modules" in folder.parts:  # beside a package are those that it needs
+        return [Path(*folder.parts[: folder.parts.index("node_modules") + 1])]
     if folder.name != "bin":
         return [folder]
     if folder.parent in (home, home / ".local", Path.home(), Path.home() / ".local"):

@@ -138,6 +138,26 @@ def test_programs_that_are_installed_in_the_home_still_run(world: World) -> None
         assert done.stdout.decode() == "it runs"
 
 
+def test_a_program_that_npm_has_installed_in_the_home_finds_the_packages_beside_its_own(world: World) -> None:
+    packages = world.home / "agents" / "node_modules"
+    (inside := packages / "@somebody" / "agent" / "dist").mkdir(parents=True)
+    (inside / "main").write_text("#!/bin/sh\ncat $(dirname $(readlink -f $0))/../../../needed/text")
+    (inside / "main").chmod(0o755)
+    (packages / "needed").mkdir()
+    (packages / "needed" / "text").write_text("it runs")
+    (packages / ".bin").mkdir()
+    (packages / ".bin" / "agent").symlink_to("../@somebody/agent/dist/main")
+    (packages.parent / "key").write_text(SECRET)
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(world.home)}
+    argv = world.sandbox(None).wrap([str(packages / ".bin" / "agent")], cwd=str(world.project), env=env)
+    done = subprocess.run(argv, env=env, capture_output=True, timeout=30, check=False)
+    assert done.stdout.decode() == "it runs", done.stderr
+    look = ["cat", str(packages.parent / "key"), str(packages / ".bin" / "agent")]
+    argv = world.sandbox(None).wrap(look, cwd=str(world.project), env={**env, "PATH": f"{packages}/.bin:/usr/bin:/bin"})
+    done = subprocess.run(argv, env=env, capture_output=True, timeout=30, check=False)
+    assert SECRET not in done.stdout.decode() and "#!/bin/sh" in done.stdout.decode()
+
+
 def test_the_agents_own_folder_is_kept(world: World) -> None:
     assert world.run(f"echo remembered > {world.state}/session") == ""
     assert (world.state / "session").read_text() == "remembered\n"
