@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from .events import Event, JsonObject, Kind
 from .records import Change
-from .store import Store
+from .store import Chain, Store
 
 MERGE_SECONDS = 0.03
 
@@ -51,6 +51,7 @@ class Journal:
         self._store = store
         self._session_id = session_id
         self.last_seq = last_seq
+        self._chain = Chain()
         self._progress = progress
         self._failed = failed
         self._events: list[Event] = []
@@ -119,7 +120,8 @@ class Journal:
         events, self._events = self._events, []
         waiting, self._changes = self._changes, []
         progress, committed = self._progress()
-        future = self._store.append(self._session_id, events, [*waiting, *changes, *progress], durable=durable)
+        rows = [*waiting, *changes, *progress]
+        future = self._store.append(self._session_id, events, rows, durable=durable, chain=self._chain)
 
         def check(done: asyncio.Future[None]) -> None:
             if done.cancelled():

@@ -258,7 +258,11 @@ class Session:
             self.turns.finish(turn, StopReason.CANCELLED, None)
         self.record.save(closed=True, runner=None)
         self.journal.append(Kind.SESSION_CLOSED, {}, turn=None)
-        await self.journal.commit(durable=True)
+        try:
+            await self.journal.commit(durable=True)
+        except StoreError as exc:
+            self._broken(self, exc)  # the database has it open: whoever tries again opens it from there
+            raise
         await self.conversation.close()
 
     async def _stop_tasks(self) -> None:

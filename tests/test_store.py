@@ -12,7 +12,7 @@ import pytest
 from jupyter_acp.events import Event, Kind
 from jupyter_acp.exceptions import StoreError
 from jupyter_acp.records import PermissionRow, SessionRow, TurnRow, delivered
-from jupyter_acp.store import SCHEMA_VERSION, TAIL_EVENTS, Store
+from jupyter_acp.store import SCHEMA_VERSION, TAIL_EVENTS, Chain, Store
 from jupyter_acp.turn import TurnState
 
 GOLDEN = Path(__file__).parent / "golden" / "schema"
@@ -128,6 +128,30 @@ def test_a_second_writer_of_a_session_is_refused_and_its_neighbours_are_not(tmp_
         with pytest.raises(StoreError):
             await bad
         await other
+        assert await store.last_seq("s") == 2
+
+    with_store(tmp_path, test)
+
+
+def test_after_a_refused_commit_no_later_one_of_the_same_chain_is_taken_and_others_are(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        chain = Chain()
+        await store.append("s", [event(1)], chain=chain)
+        nowhere = [("INSERT INTO nowhere VALUES (1)", ())]
+        # queued before the first is known to have failed, and after
+        bad, following = store.append("s", [event(2)], nowhere, chain=chain), store.append("s", [event(3)], chain=chain)
+        other = store.append("s", [], [SessionRow.save(_titled("other"))], chain=Chain())
+        with pytest.raises(StoreError, match="nowhere"):
+            await bad
+        with pytest.raises(StoreError, match="nowhere"):
+            await following
+        with pytest.raises(StoreError, match="nowhere"):
+            await store.append("s", [], [SessionRow.save(_titled("changed"))], chain=chain)
+        await other
+        assert await store.last_seq("s") == 1
+        assert [row.title for row in await store.sessions("/project")] == ["other"]
+        # whoever begins anew from what is there
+        await store.append("s", [event(2)], chain=Chain())
         assert await store.last_seq("s") == 2
 
     with_store(tmp_path, test)

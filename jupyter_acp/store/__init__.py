@@ -23,9 +23,9 @@ from . import removal
 from .database import SCHEMA_VERSION, connect, connect_sound
 from .removal import ENDLESS
 from .tails import READ_BYTES, TAIL_EVENTS, Tails, wire
-from .writer import Step, Writer
+from .writer import Chain, Step, Writer
 
-__all__ = ["SCHEMA_VERSION", "TAIL_EVENTS", "Step", "Store"]
+__all__ = ["SCHEMA_VERSION", "TAIL_EVENTS", "Chain", "Step", "Store"]
 
 SIZED_ROWS = 2000
 
@@ -84,11 +84,18 @@ class Store:
         self._db.close()
 
     def append(
-        self, session_id: str, events: Sequence[Event], changes: Sequence[Change] = (), *, durable: bool = False
+        self,
+        session_id: str,
+        events: Sequence[Event],
+        changes: Sequence[Change] = (),
+        *,
+        durable: bool = False,
+        chain: Chain | None = None,
     ) -> asyncio.Future[None]:
         """Queue events and changes of rows as one transaction, in the order of the calls.
 
-        The returned future resolves once they are committed (and on disk, where `durable`), or has StoreError.
+        The returned future resolves once they are committed (and on disk, where `durable`), or has StoreError. After
+        one of a `chain` was refused every later one of it is too.
         """
         assert self._loop is not None, "open() first"
         rows = [(session_id, e.seq, e.time, e.turn, str(e.kind), encode(e.data)) for e in events]
@@ -97,7 +104,7 @@ class Store:
             future.set_exception(self._ended)
             future.exception()
             return future
-        return self._writer.put(session_id, rows, changes, durable=durable)
+        return self._writer.put(session_id, rows, changes, durable=durable, chain=chain or Chain())
 
     async def claim(self, root: str, token: str) -> None:
         """Make `token` the owner of a project; from now on this store writes only while that is so (NotOwner)."""

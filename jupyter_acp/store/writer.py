@@ -27,12 +27,21 @@ _ROOM = 8 << 20
 
 
 @dataclass(slots=True)
+class Chain:
+    """Batches that build upon each other: once one was refused, so is every later one, also where the disk has room
+    again. Otherwise a log would lack what came before, and the agent count as read beyond it."""
+
+    refused: Exception | None = None
+
+
+@dataclass(slots=True)
 class _Batch:
     session_id: str
     rows: Sequence[EventRow]
     changes: Sequence[Change]
     durable: bool
     future: asyncio.Future[None]
+    chain: Chain
 
 
 @dataclass(slots=True)
@@ -84,7 +93,7 @@ class Writer:
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     def put(
-        self, session_id: str, rows: Sequence[EventRow], changes: Sequence[Change], *, durable: bool
+        self, session_id: str, rows: Sequence[EventRow], changes: Sequence[Change], *, durable: bool, chain: Chain
     ) -> asyncio.Future[None]:
         """Queue one batch; see `Store.append`."""
         assert self._loop is not None
@@ -94,7 +103,7 @@ class Writer:
         if self._waiting > _ROOM:
             self._room.clear()
         future.add_done_callback(lambda _: self._done(size))
-        self._queue.put(_Batch(session_id, rows, changes, durable, future))
+        self._queue.put(_Batch(session_id, rows, changes, durable, future, chain))
         return future
 
     async def room(self) -> None:
@@ -166,6 +175,13 @@ class Writer:
             chore.future.set_result(Step(seconds=time.monotonic() - begun, more=more))
 
     def _commit(self, batches: list[_Batch], durable: bool) -> None:
+        for batch in batches:
+            if batch.chain.refused is not None:
+                self._finish([batch], batch.chain.refused)
+        taken = [batch for batch in batches if batch.chain.refused is None]
+        if batches and not taken:
+            return
+        batches = taken
         try:
             self._transaction(batches, durable)
         except NotOwner as exc:
@@ -220,6 +236,9 @@ class Writer:
 
     def _finish(self, batches: list[_Batch], error: Exception | None) -> None:
         assert self._loop is not None
+        if error is not None:
+            for batch in batches:
+                batch.chain.refused = error
         # A loop that is already closed has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._tell, batches, error)
