@@ -355,8 +355,8 @@ class TurnLoop:
             return
         log.warning("session=%s turn=%s ignores cancel: killing its commands", self._session_id, turn_id)
         await self._kill_commands()
-        if await self._is_over(turn_id, self._kill_grace):
-            return
+        if await self._is_over(turn_id, self._kill_grace) or self._answered:
+            return  # also where the end takes its time, to look at the turn's changes: the agent has done its part
         log.warning("session=%s turn=%s ignores cancel: killing the agent", self._session_id, turn_id)
         self._killed = True
         await self._host.stop(grace=0)
