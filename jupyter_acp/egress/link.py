@@ -29,8 +29,8 @@ ANSWER: Final = 5.0  # seconds for a process to answer, or to end
 SHORTEST: Final = 1.0  # seconds until a process that has died is started once more
 LONGEST: Final = 60.0
 CONTROL: Final = "egress-control.sock"
+_LINE: Final = 1 << 20  # bytes, as `process` has it
 _STOP: Final = b'{"stop": true}\n'
-_LINE: Final = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

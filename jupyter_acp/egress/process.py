@@ -29,6 +29,7 @@ from .proxy import EgressProxy
 
 LOOK: Final = 5.0  # seconds between two looks whether anybody needs us
 KEPT_LINES: Final = 1000  # of the log, while nobody listens
+LINE: Final = 1 << 20  # bytes, as `link` has it
 UNREAD: Final = 1 << 20  # bytes that a controller has not read: it is let go
 
 _logger = logging.getLogger("jupyter_acp.egress")
@@ -71,7 +72,7 @@ class EgressProcess:
         listener = unixsockets.listen(self._control, mode=0o600)
         facts = self._control.stat()
         self._identity = facts.st_dev, facts.st_ino
-        self._server = await asyncio.start_unix_server(self._connected, sock=listener)
+        self._server = await asyncio.start_unix_server(self._connected, sock=listener, limit=LINE)
 
     def stop(self) -> None:
         """Have `run` return."""

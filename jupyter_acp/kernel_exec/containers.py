@@ -160,6 +160,7 @@ class Containers:
         self.warning: str | None = None
         self._slots: dict[str, _Slot] = {}
         self._closing = False
+        self._passing = asyncio.Lock()
 
     def changed(self, project: Project) -> None:
         """The next container is made as this says."""
@@ -224,6 +225,7 @@ class Containers:
     async def close(self) -> None:
         """Let go: containers that are used go on, the others are removed."""
         self._closing = True
+        goes_on = False
         for name, slot in list(self._slots.items()):
             if slot.leaving is not None:
                 slot.leaving.cancel()
@@ -232,9 +234,10 @@ class Containers:
                 with suppress(ExecutorError):
                     await self._remove(name)
             else:
+                goes_on = goes_on or slot.container is not None
                 await self._let_go(slot)
         if self._way_out is not None:
-            await (self._way_out.let_go() if self._used() else self._way_out.stop())
+            await (self._way_out.let_go() if goes_on else self._way_out.stop())
 
     def folders(self) -> dict[str, Path]:
         """See `Recipe.folders`."""
@@ -367,15 +370,19 @@ class Containers:
 
     async def _open_way_out(self) -> None:
         if self._way_out is not None and self._recipe.has_way_out:
-            await self._way_out.start()
+            async with self._passing:
+                await self._way_out.start()
 
     async def _close_way_out(self) -> None:
         """Where there is no container that it leads out of."""
-        if self._way_out is not None and not self._used():
-            await self._way_out.stop()
+        if self._way_out is not None:
+            async with self._passing:  # or one that is opened meanwhile would be closed
+                if not self._leads_out_of_one():
+                    await self._way_out.stop()
 
-    def _used(self) -> bool:
-        return any(slot.users or slot.container for slot in self._slots.values())
+    def _leads_out_of_one(self) -> bool:
+        """Whether there is a container, or one is made."""
+        return any(slot.container or slot.one.locked() for slot in self._slots.values())
 
     async def _remove(self, key: str) -> None:
         slot = self._slots.get(key)
