@@ -207,9 +207,12 @@ async def _commands(server: Server) -> list[Figure]:
     """`true` by the executor of the project's container, and by `podman exec`, in alternation."""
     ours: list[float] = []
     theirs: list[float] = []
-    [id, name] = _podman("ps", "--filter", f"volume={server.folder.parent / 'p0'}", "--format", "{{.ID}} {{.Names}}")
+    [id, name] = _podman(
+        "ps", "--filter", f"volume={server.folder.parent / 'p0'}", "--no-trunc", "--format", "{{.ID}} {{.Names}}"
+    )
     [sock] = server.folder.glob("runtime/**/c/project/run/server.sock")
-    container = Container(id, name, "project", sock.parents[1])
+    [pid] = _podman("container", "inspect", "--format", "{{.State.Pid}}", id)
+    container = Container(id, name, "project", sock.parents[1], int(pid))
     try:
         for turn in range(COMMANDS + 20):
             begun = time.perf_counter()
@@ -239,9 +242,7 @@ async def _commands(server: Server) -> list[Figure]:
 
 def _podman(*arguments: str) -> list[str]:
     """What podman prints, by words."""
-    return subprocess.run(
-        ["podman", *arguments, "--no-trunc"], capture_output=True, text=True, check=True
-    ).stdout.split()
+    return subprocess.run(["podman", *arguments], capture_output=True, text=True, check=True).stdout.split()
 
 
 async def _used_once(server: Server, id: str) -> None:
