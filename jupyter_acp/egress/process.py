@@ -4,7 +4,7 @@ It is started by `link`, which then speaks with it on its control socket: lines 
 newer one takes over. Standard library only, without the package around it (`daemons`).
 
 To it: `{"take": {version, ...}}`, what is in force from now on; `{"limit": tokens}`; `{"stop": true}`.
-From it: `{"taken": {version, pid}}` in answer to `take`; `{"log": [level, text]}`; `{"left": true}` to a controller
+From it: `{"taken": {version}}` in answer to `take`; `{"log": [level, text]}`; `{"left": true}` to a controller
 that another one has followed.
 """
 
@@ -147,7 +147,7 @@ class EgressProcess:
             self._proxy.limit = message["limit"]
         elif "take" in message:
             taken = message["take"]
-            writer.write(json.dumps({"taken": {"version": self._version, "pid": os.getpid()}}).encode() + b"\n")
+            writer.write(json.dumps({"taken": {"version": self._version}}).encode() + b"\n")
             if taken["version"] != self._version:
                 return
             if self._controller is not None:
